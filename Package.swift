@@ -1,0 +1,81 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Settings of every module on or under the page path: memory safety is strict, warnings are errors.
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// Settings of tests: same language, warnings still errors, unsafe expressions unmarked.
+let tests: [SwiftSetting] = [
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+let package = Package(
+    name: "pageferry",
+    products: [
+        .library(name: "PageFerry", targets: ["PageFerry", "Handoff"]),
+        .executable(name: "pageferry", targets: ["pageferry"]),
+        .library(name: "pageferry-preload", type: .dynamic, targets: ["PreloadShim"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        // Downward only: a target may depend on those above it in this list, never below.
+        .target(name: "CShims"),
+        .target(name: "PageCore", swiftSettings: strict),
+        .target(name: "PageWire", dependencies: ["PageCore"], swiftSettings: strict),
+        .target(name: "PageEngine", dependencies: ["PageCore", "PageWire"], swiftSettings: strict),
+        .target(name: "HostMemory", dependencies: ["CShims", "PageCore"], swiftSettings: strict),
+        .target(name: "Uring", dependencies: ["CShims"], swiftSettings: strict),
+        .target(name: "Userfault", dependencies: ["CShims", "PageCore"], swiftSettings: strict),
+        .target(name: "StreamTransport", dependencies: ["CShims", "PageCore", "PageWire", "Uring"], swiftSettings: strict),
+        .target(
+            name: "PageFerry",
+            dependencies: [
+                "CShims", "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "StreamTransport",
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
+            swiftSettings: strict
+        ),
+        .target(name: "Handoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault"], swiftSettings: strict),
+        .target(name: "PageSimulation", dependencies: ["PageCore", "PageWire", "PageEngine"], swiftSettings: strict),
+        .target(
+            name: "Demonstration",
+            dependencies: ["PageCore", "PageFerry", "Handoff", "HostMemory", "Userfault"],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "pageferry",
+            dependencies: [
+                "PageCore", "PageFerry", "Handoff", "PageSimulation", "Demonstration",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
+        ),
+        .executableTarget(name: "GuestWorkload", swiftSettings: strict),
+        .target(name: "PreloadShim"),
+
+        .testTarget(name: "PageCoreTests", dependencies: ["PageCore"], swiftSettings: tests),
+        .testTarget(name: "PageWireTests", dependencies: ["PageWire"], swiftSettings: tests),
+        .testTarget(name: "PageEngineTests", dependencies: ["PageEngine", "PageSimulation"], swiftSettings: tests),
+        .testTarget(name: "HostMemoryTests", dependencies: ["HostMemory"], swiftSettings: tests),
+        .testTarget(name: "UringTests", dependencies: ["Uring", "CShims"], swiftSettings: tests),
+        .testTarget(name: "UserfaultTests", dependencies: ["Userfault", "HostMemory", "CShims"], swiftSettings: tests),
+        .testTarget(name: "StreamTransportTests", dependencies: ["StreamTransport"], swiftSettings: tests),
+        .testTarget(name: "HandoffTests", dependencies: ["Handoff", "CShims"], swiftSettings: tests),
+        .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation"], swiftSettings: tests),
+        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff"], swiftSettings: tests),
+        .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration"], swiftSettings: tests),
+        .testTarget(name: "CommandTests", dependencies: ["Handoff", "PageFerry"], swiftSettings: tests),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,4 @@
+#ifndef PAGEFERRY_CSHIMS_MEMORY_H
+#define PAGEFERRY_CSHIMS_MEMORY_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef PAGEFERRY_CSHIMS_SOCKET_H
+#define PAGEFERRY_CSHIMS_SOCKET_H
+
+#endif

@@ -1,0 +1,84 @@
+/// One run of guest memory as both hosts know it: a RAM block, a memory file, a mapping.
+public struct RegionDescription: Sendable, Hashable {
+    /// The longest accepted name, in bytes of UTF-8.
+    public static let longestNameBytes = 255
+
+    /// A name for people and logs ("ram", "node0"); not an identity: regions are matched by their order.
+    public let name: String
+    /// The length in bytes, a whole number of pages.
+    public let lengthBytes: Int
+    public let pageSize: PageSize
+
+    public init(name: String, lengthBytes: Int, pageSize: PageSize) throws(RegionLayoutError) {
+        guard name.utf8.count <= Self.longestNameBytes else { throw .nameTooLong(bytes: name.utf8.count) }
+        guard lengthBytes > 0, lengthBytes & (pageSize.bytes - 1) == 0 else {
+            throw .unalignedLength(name: name, lengthBytes: lengthBytes, pageSizeBytes: pageSize.bytes)
+        }
+        self.name = name
+        self.lengthBytes = lengthBytes
+        self.pageSize = pageSize
+    }
+
+    /// The number of pages.
+    public var pageCount: Int { lengthBytes >> pageSize.shift }
+}
+
+/// The regions of one session, in the order both hosts agree on.
+public struct RegionLayout: Sendable, Hashable {
+    /// The most regions a session may have.
+    public static let mostRegions = 256
+    /// The most bytes a session may have in all its regions: the 57-bit address space of today's largest hosts.
+    public static let mostBytes = 1 << 56
+
+    public let regions: [RegionDescription]
+    /// The bytes of all regions together.
+    public let totalBytes: Int
+
+    public init(_ regions: [RegionDescription]) throws(RegionLayoutError) {
+        guard !regions.isEmpty else { throw .noRegions }
+        guard regions.count <= Self.mostRegions else { throw .tooManyRegions(count: regions.count) }
+        var total = 0
+        for region in regions {
+            guard region.lengthBytes <= Self.mostBytes - total else { throw .tooLarge }
+            total += region.lengthBytes
+        }
+        self.regions = regions
+        totalBytes = total
+    }
+
+    public var count: Int { regions.count }
+
+    @inlinable
+    public subscript(_ index: RegionIndex) -> RegionDescription { regions[Int(index)] }
+
+    /// Whether `range` lies wholly inside its region.
+    public func contains(_ range: PageRange) -> Bool {
+        Int(range.region) < regions.count && range.end <= regions[Int(range.region)].pageCount
+    }
+}
+
+/// Why a description of memory was refused.
+public enum RegionLayoutError: Error, Sendable, Hashable {
+    case noRegions
+    case tooManyRegions(count: Int)
+    case tooLarge
+    case nameTooLong(bytes: Int)
+    case unalignedLength(name: String, lengthBytes: Int, pageSizeBytes: Int)
+}
+
+extension RegionLayoutError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .noRegions:
+            "no memory regions were given; hand over at least one"
+        case .tooManyRegions(let count):
+            "\(count) memory regions were given; at most \(RegionLayout.mostRegions) are supported in one session"
+        case .tooLarge:
+            "the memory regions together exceed \(RegionLayout.mostBytes) bytes, more than an address space holds"
+        case .nameTooLong(let bytes):
+            "a region's name has \(bytes) bytes; at most \(RegionDescription.longestNameBytes) are allowed"
+        case .unalignedLength(let name, let lengthBytes, let pageSizeBytes):
+            "region '\(name)' has \(lengthBytes) bytes, which is not a positive multiple of its \(pageSizeBytes)-byte page"
+        }
+    }
+}
