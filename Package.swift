@@ -33,14 +33,15 @@ let package = Package(
         .target(name: "PageCore", swiftSettings: strict),
         .target(name: "PageWire", dependencies: ["PageCore"], swiftSettings: strict),
         .target(name: "PageEngine", dependencies: ["PageCore", "PageWire"], swiftSettings: strict),
+        .target(name: "PageTransport", dependencies: ["PageWire"], swiftSettings: strict),
         .target(name: "HostMemory", dependencies: ["CShims", "PageCore"], swiftSettings: strict),
         .target(name: "Uring", dependencies: ["CShims"], swiftSettings: strict),
         .target(name: "Userfault", dependencies: ["CShims", "PageCore"], swiftSettings: strict),
-        .target(name: "StreamTransport", dependencies: ["CShims", "PageCore", "PageWire", "Uring"], swiftSettings: strict),
+        .target(name: "StreamTransport", dependencies: ["CShims", "PageCore", "PageWire", "PageTransport", "Uring"], swiftSettings: strict),
         .target(
             name: "PageFerry",
             dependencies: [
-                "CShims", "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "StreamTransport",
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Userfault", "StreamTransport",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict

@@ -1,0 +1,108 @@
+import PageWire
+
+/// The number of a lane in its transport. Lane 0 is the urgent lane: demands and their answers, and everything that is
+/// not page bytes. Lanes 1 and up are bulk lanes.
+public struct LaneIndex: Sendable, Hashable {
+    public let rawValue: UInt8
+    @inlinable public init(_ rawValue: UInt8) { self.rawValue = rawValue }
+    public static let urgent = LaneIndex(0)
+}
+
+/// Where a frame's payload goes.
+///
+/// SAFETY: `@safe` because holding the address does nothing; only the transport dereferences it, within the payload's
+/// length and before `arrived` or `closed`.
+@safe public enum PayloadTarget {
+    /// To this address, the whole payload, directly from the wire. The memory stays valid and untouched by others
+    /// until `arrived` or `closed` is called for the lane.
+    case memory(UnsafeMutableRawPointer)
+    /// Nowhere: the bytes are read off the wire and dropped; `arrived` is still called.
+    case discard
+}
+
+/// What a transport tells its owner, during `poll` only. One conformance per session; called statically, never boxed.
+public protocol TransportHandler: ~Copyable {
+    /// A header with a payload has arrived: say where the payload goes. Called once a frame, in wire order of its lane.
+    /// A thrown error closes the lane with `.refused`.
+    mutating func place(_ header: FrameHeader, lane: LaneIndex) throws(FrameError) -> PayloadTarget
+    /// A whole frame is here, its payload (if any) where `place` said. In wire order of its lane. A frame without a
+    /// payload comes here directly. Memory given to `place` belongs to the handler again; it may be reused for the
+    /// next `place` as soon as this returns.
+    mutating func arrived(_ header: FrameHeader, lane: LaneIndex)
+    /// The payload memory of a frame submitted with `token` is no longer referenced by the transport or the kernel.
+    mutating func sent(_ token: UInt64, lane: LaneIndex)
+    /// A watched descriptor is readable (or hung up): read it until it would block.
+    mutating func readable(_ token: UInt64)
+    /// The lane is gone: orderly end of stream, or an error. Nothing more will be called for it.
+    mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure)
+}
+
+/// Why a lane ended.
+public enum LaneClosure: Sendable, Hashable {
+    /// The peer ended the stream between two frames.
+    case endOfStream
+    /// The peer ended the stream inside a frame.
+    case truncated
+    /// The kernel's error number for the connection.
+    case failed(errno: Int32)
+    /// Bytes that are no frame, or that the handler refused.
+    case refused(FrameError)
+}
+
+/// How long `poll` may wait for something to happen.
+public struct WaitPolicy: Sendable, Hashable {
+    /// Spin this long before sleeping; 0 sleeps at once, `.max` never sleeps.
+    public var spinNanoseconds: UInt64
+    /// Return empty-handed after this long.
+    public var timeoutNanoseconds: UInt64
+    @inlinable
+    public init(spinNanoseconds: UInt64 = 0, timeoutNanoseconds: UInt64) {
+        self.spinNanoseconds = spinNanoseconds
+        self.timeoutNanoseconds = timeoutNanoseconds
+    }
+    /// Take what is there and return.
+    public static let immediate = WaitPolicy(timeoutNanoseconds: 0)
+}
+
+/// The burst contract of a transport's data path: submit, flush, poll. One thread owns a transport.
+///
+/// Frames submitted on one lane arrive in that order; lanes are independent. Nothing is sent before `flush`.
+/// Everything here is bounded: a full queue answers false, and never grows.
+public protocol PageTransport: ~Copyable {
+    /// The number of lanes, the urgent one included.
+    var laneCount: Int { get }
+
+    /// Queues a frame whose payload is `payload`, sent from where it lies, without a copy in user space.
+    ///
+    /// - Parameters:
+    ///   - header: its `payloadBytes` equals `payload.count`.
+    ///   - payload: stays valid and unchanged until `sent(token)`.
+    ///   - token: passed to `sent` once the memory is free again.
+    /// - Returns: false when the lane's queue is full or the lane is gone.
+    mutating func submit(_ header: FrameHeader, payload: UnsafeRawBufferPointer, token: UInt64, lane: LaneIndex) -> Bool
+
+    /// Queues a frame without a payload, or with a control payload that is copied (at most
+    /// `FrameLimits.mostControlBytes`); no `sent` follows.
+    ///
+    /// - Returns: false when the lane's queue is full, or no copy slot is free, or the lane is gone.
+    mutating func submit(_ header: FrameHeader, copying payload: UnsafeRawBufferPointer?, lane: LaneIndex) -> Bool
+
+    /// Frames that `submit` would still accept on the lane.
+    func freeSlots(_ lane: LaneIndex) -> Int
+
+    /// Bytes queued or handed to the kernel on the lane and not yet accepted by the connection's send buffer.
+    func pendingBytes(_ lane: LaneIndex) -> Int
+
+    /// Hands everything queued to the kernel.
+    mutating func flush()
+
+    /// Flushes, then calls `handler` for what has happened, waiting at most as `wait` says when nothing has.
+    mutating func poll<Handler: TransportHandler & ~Copyable>(_ handler: inout Handler, wait: WaitPolicy)
+
+    /// Watches a descriptor for readability until `unwatch`; `handler.readable(token)` is called while it is readable.
+    mutating func watch(descriptor: Int32, token: UInt64)
+    mutating func unwatch(token: UInt64)
+
+    /// Sends what is queued as far as it goes, then closes every lane.
+    mutating func close()
+}
