@@ -24,19 +24,17 @@ public enum FrameKind: UInt8, Sendable, Hashable, CaseIterable {
     /// Destination to source: the guest runs here.
     case resumed = 13
 
-    /// Destination to source: a thread waits for `firstPage`; the rest of the range is its window.
+    /// Destination to source: a thread waits for page `argument`; the range around it is its window.
     case request = 16
     /// Source to destination: the bytes of a range follow as the payload.
     case pages = 17
     /// Source to destination: the range reads as zero; nothing follows.
     case zeroPages = 18
-    /// Source to destination: many ranges of the region read as zero; the payload lists them.
-    case zeroRuns = 19
     /// Destination to source: `argument` more bytes of bulk payload may be sent.
     case credit = 20
     /// Destination to source: the guest gave the range up; its bytes are no longer wanted.
     case removed = 21
-    /// Source to destination: every page has been sent; nothing more will follow on any lane.
+    /// Source to destination, once on every lane: nothing more will follow on this lane.
     case allSent = 22
     /// Destination to source: every page is in; the source may let its memory go.
     case allResident = 23
@@ -61,7 +59,7 @@ public enum PageReason: UInt8, Sendable, Hashable, CaseIterable {
 /// | offset | bytes | field |
 /// |---|---|---|
 /// | 0 | 1 | kind |
-/// | 1 | 1 | reason (`pages`, `zeroPages`, `zeroRuns`), else 0 |
+/// | 1 | 1 | reason (`pages`, `zeroPages`), else 0 |
 /// | 2 | 2 | region |
 /// | 4 | 4 | payload length in bytes |
 /// | 8 | 8 | first page |
