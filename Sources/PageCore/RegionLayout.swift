@@ -33,23 +33,66 @@ public struct RegionLayout: Sendable, Hashable {
     public let regions: [RegionDescription]
     /// The bytes of all regions together.
     public let totalBytes: Int
+    /// For each region the *session page number* of its first page: pages numbered through all regions in order, so
+    /// that one bitmap serves a session.
+    @usableFromInline let firstSessionPages: [Int]
+    /// The pages of all regions together.
+    public let totalPages: Int
 
     public init(_ regions: [RegionDescription]) throws(RegionLayoutError) {
         guard !regions.isEmpty else { throw .noRegions }
         guard regions.count <= Self.mostRegions else { throw .tooManyRegions(count: regions.count) }
-        var total = 0
+        var bytes = 0
+        var pages = 0
+        var firstPages: [Int] = []
         for region in regions {
-            guard region.lengthBytes <= Self.mostBytes - total else { throw .tooLarge }
-            total += region.lengthBytes
+            guard region.lengthBytes <= Self.mostBytes - bytes else { throw .tooLarge }
+            bytes += region.lengthBytes
+            firstPages.append(pages)
+            pages += region.pageCount
         }
         self.regions = regions
-        totalBytes = total
+        totalBytes = bytes
+        totalPages = pages
+        firstSessionPages = firstPages
     }
 
     public var count: Int { regions.count }
 
     @inlinable
     public subscript(_ index: RegionIndex) -> RegionDescription { regions[Int(index)] }
+
+    /// The session page numbers of `range`, which lies inside its region.
+    @inlinable
+    public func sessionPages(_ range: PageRange) -> Range<Int> {
+        let first = firstSessionPages[Int(range.region)] + range.first
+        return first..<(first + range.count)
+    }
+
+    /// The session page number of one page.
+    @inlinable
+    public func sessionPage(_ region: RegionIndex, _ page: PageIndex) -> Int {
+        firstSessionPages[Int(region)] + page
+    }
+
+    /// The region that holds a session page number. O(regions).
+    public func region(ofSessionPage page: Int) -> RegionIndex {
+        precondition(page >= 0 && page < totalPages, "a session page number lies in its layout")
+        return RegionIndex(firstSessionPages.lastIndex { $0 <= page } ?? 0)
+    }
+
+    /// The pages behind a run of session page numbers, which lies in one region.
+    @inlinable
+    public func range(_ region: RegionIndex, sessionPages: Range<Int>) -> PageRange {
+        PageRange(
+            region: region, first: sessionPages.lowerBound - firstSessionPages[Int(region)], count: sessionPages.count)
+    }
+
+    /// All pages of a region.
+    @inlinable
+    public func wholeRange(_ region: RegionIndex) -> PageRange {
+        PageRange(region: region, first: 0, count: regions[Int(region)].pageCount)
+    }
 
     /// Whether `range` lies wholly inside its region.
     public func contains(_ range: PageRange) -> Bool {

@@ -1,0 +1,118 @@
+import PageCore
+import PageWire
+
+extension DestinationEngine {
+    /// A `pages` header has come: says where its payload goes, and checks everything the peer claims.
+    public mutating func place(_ header: FrameHeader, lane: Int) throws(EngineViolation) -> Placement {
+        precondition(receptions[lane] == nil, "a lane receives one frame at a time")
+        let range = header.range
+        guard Int(range.region) < layout.count, layout.contains(range), !range.isEmpty else { throw .outsideRegions(range) }
+        guard header.payloadBytes == range.count << layout[range.region].pageSize.shift else {
+            throw .payloadLength(range, bytes: header.payloadBytes)
+        }
+        for reception in receptions {
+            if let reception, reception.range.overlaps(range) { throw .receivedTwice(range) }
+        }
+        let known = settled.count(in: layout.sessionPages(range))
+        let placement: Placement =
+            if known == range.count {
+                .discard
+            } else if known == 0 && configuration.receivesInPlace[Int(range.region)] {
+                .direct(range)
+            } else {
+                // Some of the pages were given up while these bytes were on their way: they must not be written over.
+                .slab
+            }
+        receptions[lane] = Reception(range: range, placement: placement)
+        return placement
+    }
+
+    /// The payload of the frame last placed on `lane` is complete.
+    public mutating func arrived<Sink: DestinationSink & ~Copyable>(
+        _ header: FrameHeader, lane: Int, _ sink: inout Sink
+    ) {
+        guard let reception = receptions[lane] else { preconditionFailure("a payload arrives after it was placed") }
+        receptions[lane] = nil
+        counts.contentBytes += header.payloadBytes
+        if header.reason == .push { creditDueBytes += header.payloadBytes }
+        let range = reception.range
+        let pages = layout.sessionPages(range)
+        if settled.count(in: pages) == 0 {
+            _ = settle(pages)
+            counts.add(range.count, header.reason)
+            demanded.remove(pages)
+            install(range, reception, lane, &sink)
+            return
+        }
+        arrivedInPieces(reception, header.reason, lane, &sink)
+    }
+
+    /// Some pages of the range were given up on the way: installs the others, and drops those.
+    private mutating func arrivedInPieces<Sink: DestinationSink & ~Copyable>(
+        _ reception: Reception, _ reason: PageReason, _ lane: Int, _ sink: inout Sink
+    ) {
+        let region = reception.range.region
+        let pages = layout.sessionPages(reception.range)
+        var from = pages.lowerBound
+        while from < pages.upperBound {
+            let isDropped = settled.contains(from)
+            let rest = from..<pages.upperBound
+            let end = (isDropped ? settled.firstClear(in: rest) : settled.firstSet(in: rest)) ?? pages.upperBound
+            let piece = layout.range(region, sessionPages: from..<end)
+            if isDropped {
+                counts.dropped += piece.count
+                if case .direct = reception.placement { sink.erase(piece) }
+                resolveDemanded(piece, &sink)
+            } else {
+                _ = settle(from..<end)
+                counts.add(piece.count, reason)
+                demanded.remove(from..<end)
+                install(piece, reception, lane, &sink)
+            }
+            from = end
+        }
+    }
+
+    private func install<Sink: DestinationSink & ~Copyable>(
+        _ piece: PageRange, _ reception: Reception, _ lane: Int, _ sink: inout Sink
+    ) {
+        switch reception.placement {
+        case .direct:
+            sink.install(piece)
+        case .slab:
+            let offset = (piece.first - reception.range.first) << layout[piece.region].pageSize.shift
+            sink.installFromSlab(piece, lane: lane, byteOffset: offset)
+        case .discard:
+            preconditionFailure("a discarded frame holds no page that is wanted")
+        }
+    }
+
+    /// The source says that a range reads as zero.
+    public mutating func zero<Sink: DestinationSink & ~Copyable>(
+        _ range: PageRange, _ sink: inout Sink
+    ) throws(EngineViolation) {
+        guard Int(range.region) < layout.count, layout.contains(range) else { throw .outsideRegions(range) }
+        for reception in receptions {
+            if let reception, reception.range.overlaps(range) { throw .receivedTwice(range) }
+        }
+        counts.zero += settle(layout.sessionPages(range))
+        resolveDemanded(range, &sink)
+    }
+
+    /// The source says that nothing more follows on `lane`. When that is true of all lanes, nothing may be missing.
+    public mutating func ended(lane: Int) throws(EngineViolation) {
+        endedLanes[lane] = true
+        guard endedLanes.allSatisfy({ $0 }), missingPages > 0 else { return }
+        throw .endedWithPagesMissing(count: missingPages)
+    }
+
+    /// The lane broke in the middle of something: what it was receiving is not here, and will be asked for again.
+    public mutating func laneLost<Sink: DestinationSink & ~Copyable>(lane: Int, _ sink: inout Sink) {
+        guard let reception = receptions[lane] else { return }
+        receptions[lane] = nil
+        guard case .direct(let range) = reception.placement else { return }
+        // Half a page must never be found in mapping B, neither by a resolve nor at the end of the session.
+        sink.erase(range)
+        resolveDemanded(range, &sink)
+    }
+}

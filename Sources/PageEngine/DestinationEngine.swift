@@ -1,0 +1,93 @@
+import PageCore
+import PageWire
+
+/// The destination's state machine: which pages are here, which are waited for, and what is to be done next. No I/O, no
+/// clock, no threads; the same code runs on the kernel and in the simulator.
+///
+/// A page is *settled* once its content is decided here: its bytes have arrived, or it reads as zero, or the guest gave
+/// it up. It settles once; whatever the source says of it later is dropped.
+public struct DestinationEngine: ~Copyable {
+    /// Set at start; see the fields.
+    public struct Configuration: Sendable {
+        public var window = WindowPolicy()
+        /// Bytes of pushed pages that may be on the way; the source never sends more unasked.
+        public var creditBytes = 2 << 20
+        /// Whether pages of a region are received straight into its second mapping; without one (anonymous memory)
+        /// they go through a slab. One entry a region.
+        public var receivesInPlace: [Bool]
+        public var laneCount: Int
+
+        public init(receivesInPlace: [Bool], laneCount: Int) {
+            self.receivesInPlace = receivesInPlace
+            self.laneCount = laneCount
+        }
+    }
+
+    /// What a lane is in the middle of receiving.
+    struct Reception: Sendable {
+        var range: PageRange
+        var placement: Placement
+    }
+
+    public let layout: RegionLayout
+    let configuration: Configuration
+    /// Pages whose content is decided, by session page number.
+    var settled: PageBitmap
+    /// Pages a thread waits for, by session page number.
+    var demanded: PageBitmap
+    /// By lane.
+    var receptions: [Reception?]
+    /// Lanes on which the source has said that nothing more follows.
+    var endedLanes: [Bool]
+    /// Credit owed to the source and not yet granted.
+    var creditDueBytes = 0
+    var mustRequestAgain = false
+    var mustReportAllResident = false
+    public internal(set) var counts = PageCounts()
+    /// Faults seen, those on pages already here included.
+    public internal(set) var faultCount = 0
+
+    public init(layout: RegionLayout, configuration: Configuration) {
+        precondition(configuration.receivesInPlace.count == layout.count, "one placement a region")
+        self.layout = layout
+        self.configuration = configuration
+        settled = PageBitmap(pageCount: layout.totalPages)
+        demanded = PageBitmap(pageCount: layout.totalPages)
+        receptions = Array(repeating: nil, count: configuration.laneCount)
+        endedLanes = Array(repeating: false, count: configuration.laneCount)
+        creditDueBytes = max(configuration.creditBytes, 2 * (layout.regions.map { $0.pageSize.bytes }.max() ?? 0))
+    }
+
+    /// Pages whose content is not decided yet.
+    public var missingPages: Int { settled.clearCount }
+
+    /// Whether every page is in.
+    public var isComplete: Bool { missingPages == 0 }
+
+    /// Whether the page's content is decided.
+    public func isSettled(_ region: RegionIndex, _ page: PageIndex) -> Bool {
+        settled.contains(layout.sessionPage(region, page))
+    }
+
+    /// Pages threads wait for.
+    public var waitingPages: Int { demanded.setCount }
+
+    /// Does what could not be done when it fell due, and grants credit. Call once a turn, before the transport is flushed.
+    public mutating func retry<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
+        if mustRequestAgain { requestAllDemanded(&sink) }
+        // A quarter of the window at a time: rare enough to cost nothing, early enough that the push never runs dry.
+        if creditDueBytes > 0, creditDueBytes * 4 >= configuration.creditBytes || isComplete {
+            if sink.grantCredit(bytes: creditDueBytes) { creditDueBytes = 0 }
+        }
+        if mustReportAllResident, sink.reportAllResident() { mustReportAllResident = false }
+    }
+
+    /// Settles pages that were not, and notices the last one.
+    ///
+    /// - Returns: how many were not settled before.
+    mutating func settle(_ pages: Range<Int>) -> Int {
+        let fresh = settled.insert(pages)
+        if fresh > 0, isComplete { mustReportAllResident = true }
+        return fresh
+    }
+}

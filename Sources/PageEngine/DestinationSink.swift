@@ -1,0 +1,33 @@
+import PageCore
+
+/// What the destination's state machine wants done. Called during the event that causes it, statically, never boxed.
+///
+/// Calls that answer false could not be queued now; the engine keeps the duty and asks again at `retry`.
+public protocol DestinationSink: ~Copyable {
+    /// Ask the source for a page a thread waits for, and for the window around it (the page included).
+    mutating func request(_ window: PageRange, demanded: PageIndex) -> Bool
+    /// The bytes of the range lie complete in mapping B: make the pages visible and wake who waits for them.
+    mutating func install(_ range: PageRange)
+    /// The bytes of the range lie in the lane's slab from `byteOffset`: copy or move them in, and wake who waits.
+    mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int)
+    /// A thread faults on a page that is settled: make visible what mapping B holds, or zeros when it holds nothing.
+    mutating func resolve(_ region: RegionIndex, _ page: PageIndex)
+    /// Mapping B holds bytes of pages the guest gave up: free them, so that the pages read as zero.
+    mutating func erase(_ range: PageRange)
+    /// Tell the source how many more bytes it may push.
+    mutating func grantCredit(bytes: Int) -> Bool
+    /// Tell the source that the range is no longer wanted. Saves the link some bytes; may be lost.
+    mutating func reportRemoved(_ range: PageRange)
+    /// Tell the source that every page is in.
+    mutating func reportAllResident() -> Bool
+}
+
+/// Where the payload of a `pages` frame is to be received.
+public enum Placement: Sendable, Hashable {
+    /// Into mapping B, where the pages belong.
+    case direct(PageRange)
+    /// Into the lane's slab, from its start.
+    case slab
+    /// Nowhere: none of the pages is wanted any more.
+    case discard
+}

@@ -1,0 +1,199 @@
+import PageCore
+import PageWire
+
+/// What the source is to send next.
+public enum SourceCommand: Sendable, Hashable {
+    /// The bytes of a range.
+    case pages(PageRange, PageReason)
+    /// A range that reads as zero.
+    case zero(PageRange, PageReason)
+}
+
+/// The source's state machine: what has been sent, what is asked for, what is pushed next. No I/O, no clock, no threads.
+///
+/// It is pulled: whoever has room on a lane asks for the next thing to send there, the urgent lane first. A page leaves
+/// once: the moment it is answered it counts as sent.
+public struct SourceEngine: ~Copyable {
+    public struct Configuration: Sendable {
+        /// The most bytes of one pushed extent. Large enough to cost little a page, small enough that a demand which
+        /// comes while one is being handed to the kernel does not wait long.
+        public var extentBytes = 128 << 10
+        /// The most bytes of one frame of a window, so that a demand which comes meanwhile waits for one frame only.
+        public var windowFrameBytes = 64 << 10
+        /// Demands kept in order of arrival; more are kept without their order.
+        public var demandQueueLength = 1024
+        /// Windows waiting behind demands. When more come the oldest are given up: the push brings their pages.
+        public var windowQueueLength = 64
+
+        public init() {}
+    }
+
+    private struct Demand: Sendable {
+        var number: Int
+        var window: PageRange
+    }
+
+    public let layout: RegionLayout
+    private let configuration: Configuration
+    /// Pages that have left, or need not leave, by session page number.
+    private var sent: PageBitmap
+    private var demands: BoundedQueue<Demand>
+    private var windows: BoundedQueue<PageRange>
+    /// Demands that found their queue full, by session page number.
+    private var overflowed: PageBitmap
+    /// Where the push goes on, as a session page number.
+    private var cursor = 0
+    /// How far the announcement of holes has come; it runs ahead of the push.
+    private var holeCursor = 0
+    private var isStarted = false
+    public private(set) var creditBytes = 0
+    public private(set) var counts = PageCounts()
+    public private(set) var requestCount = 0
+
+    public init(layout: RegionLayout, configuration: Configuration = Configuration()) {
+        self.layout = layout
+        self.configuration = configuration
+        sent = PageBitmap(pageCount: layout.totalPages)
+        overflowed = PageBitmap(pageCount: layout.totalPages)
+        demands = BoundedQueue(capacity: configuration.demandQueueLength)
+        windows = BoundedQueue(capacity: configuration.windowQueueLength)
+    }
+
+    /// From now on the memory is final: requests are answered and the push begins.
+    public mutating func start() { isStarted = true }
+
+    /// Pages that have not left yet.
+    public var unsentPages: Int { sent.clearCount }
+
+    /// Whether every page has left.
+    public var isAllSent: Bool { isStarted && sent.clearCount == 0 }
+
+    // MARK: Events
+
+    /// A thread at the destination waits for page `demanded`; `window` holds it and is worth sending too.
+    public mutating func request(window: PageRange, demanded: PageIndex) throws(EngineViolation) {
+        guard Int(window.region) < layout.count, layout.contains(window), window.contains(demanded) else {
+            throw .outsideRegions(window)
+        }
+        requestCount += 1
+        let number = layout.sessionPage(window.region, demanded)
+        if sent.contains(number) { return }
+        if !demands.append(Demand(number: number, window: window)) { overflowed.insert(number) }
+    }
+
+    /// The destination will take `bytes` more of pushed pages.
+    public mutating func credit(bytes: UInt64) throws(EngineViolation) {
+        guard bytes <= UInt64(RegionLayout.mostBytes), creditBytes <= RegionLayout.mostBytes else { throw .creditOverflow }
+        creditBytes += Int(bytes)
+    }
+
+    /// The guest at the destination gave pages up: they need not leave any more.
+    public mutating func removed(_ range: PageRange) throws(EngineViolation) {
+        guard Int(range.region) < layout.count, layout.contains(range) else { throw .outsideRegions(range) }
+        counts.removed += sent.insert(layout.sessionPages(range))
+    }
+
+    // MARK: What to send next
+
+    /// The next thing for the urgent lane: the oldest demand first; then, when `includingWindows`, the oldest window.
+    public mutating func nextUrgent<Content: ContentClassifier & ~Copyable>(
+        _ content: inout Content, includingWindows: Bool
+    ) -> SourceCommand? {
+        guard isStarted else { return nil }
+        while let demand = nextDemand() {
+            if sent.contains(demand.number) { continue }
+            rememberWindow(demand.window)
+            let region = demand.window.region
+            let page = layout.range(region, sessionPages: demand.number..<(demand.number + 1))
+            return send(page, .demand, mostScanned: 1, &content)
+        }
+        return includingWindows ? nextOfWindows(&content) : nil
+    }
+
+    /// The next thing for a bulk lane: holes first, since they cost nothing and spare faults; then what lies behind the
+    /// last fault, as far as the credit goes.
+    public mutating func nextBulk<Content: ContentClassifier & ~Copyable>(_ content: inout Content) -> SourceCommand? {
+        guard isStarted, sent.clearCount > 0 else { return nil }
+        if let hole = nextHole(&content) { return .zero(hole, .push) }
+        guard let start = sent.firstClear(in: cursor..<layout.totalPages) ?? sent.firstClear(in: 0..<cursor) else {
+            return nil
+        }
+        let region = layout.region(ofSessionPage: start)
+        let pageBytes = layout[region].pageSize.bytes
+        guard creditBytes >= pageBytes else { return nil }
+        let regionEnd = layout.sessionPages(layout.wholeRange(region)).upperBound
+        let most = max(1, min(configuration.extentBytes, creditBytes) / pageBytes)
+        guard let run = sent.firstClearRun(in: start..<regionEnd, most: most) else { return nil }
+        let command = send(layout.range(region, sessionPages: run), .push, mostScanned: most, &content)
+        if case .pages(let range, _) = command { creditBytes -= range.count * pageBytes }
+        return command
+    }
+
+    // MARK: Parts
+
+    private mutating func nextDemand() -> Demand? {
+        if let demand = demands.popFirst() { return demand }
+        guard overflowed.setCount > 0, let number = overflowed.firstSet(in: 0..<layout.totalPages) else { return nil }
+        overflowed.remove(number)
+        let region = layout.region(ofSessionPage: number)
+        return Demand(number: number, window: layout.range(region, sessionPages: number..<(number + 1)))
+    }
+
+    /// Queues the window behind all demands, and lets the push go on where it ends.
+    private mutating func rememberWindow(_ window: PageRange) {
+        let pages = layout.sessionPages(window)
+        cursor = pages.upperBound == layout.totalPages ? 0 : pages.upperBound
+        guard window.count > 1 else { return }
+        if windows.isFull { windows.popFirst() }
+        _ = windows.append(window)
+    }
+
+    private mutating func nextOfWindows<Content: ContentClassifier & ~Copyable>(_ content: inout Content) -> SourceCommand? {
+        while let window = windows.first {
+            let most = max(1, configuration.windowFrameBytes >> layout[window.region].pageSize.shift)
+            if let run = sent.firstClearRun(in: layout.sessionPages(window), most: most) {
+                return send(layout.range(window.region, sessionPages: run), .window, mostScanned: most, &content)
+            }
+            windows.popFirst()
+        }
+        return nil
+    }
+
+    /// Looks at the first pages of an unsent range, and sends as many as are alike.
+    private mutating func send<Content: ContentClassifier & ~Copyable>(
+        _ range: PageRange, _ reason: PageReason, mostScanned: Int, _ content: inout Content
+    ) -> SourceCommand {
+        let run = content.classify(range, mostScanned: mostScanned)
+        let part = PageRange(region: range.region, first: range.first, count: min(run.count, range.count))
+        let fresh = sent.insert(layout.sessionPages(part))
+        switch run.kind {
+        case .zero:
+            counts.zero += fresh
+            return .zero(part, reason)
+        case .data:
+            counts.add(fresh, reason)
+            counts.contentBytes += part.count << layout[part.region].pageSize.shift
+            return .pages(part, reason)
+        }
+    }
+
+    /// The next hole not announced yet. Holes are announced whole, pages already sent as zero among them: saying it
+    /// twice is harmless and keeps the ranges long.
+    private mutating func nextHole<Content: ContentClassifier & ~Copyable>(_ content: inout Content) -> PageRange? {
+        while holeCursor < layout.totalPages {
+            let region = layout.region(ofSessionPage: holeCursor)
+            let regionEnd = layout.sessionPages(layout.wholeRange(region)).upperBound
+            guard let hole = content.firstHole(in: layout.range(region, sessionPages: holeCursor..<regionEnd)) else {
+                holeCursor = regionEnd
+                continue
+            }
+            let pages = layout.sessionPages(hole)
+            holeCursor = pages.upperBound
+            let fresh = sent.insert(pages)
+            guard fresh > 0 else { continue }
+            counts.zero += fresh
+            return hole
+        }
+        return nil
+    }
+}
