@@ -33,11 +33,8 @@ public struct Failure: Error, Sendable, Hashable {
     }
 
     /// Reads what a peer said. It may be damaged or hostile, so the text is made printable and cut, never refused.
-    public init(header: FrameHeader, payload: RawSpan) {
-        var bytes: [UInt8] = []
-        for index in 0..<min(payload.byteCount, Self.longestTextBytes) {
-            bytes.append(payload.loadLittleEndian(UInt8.self, at: index))
-        }
+    public init(header: FrameHeader, payload: [UInt8]) {
+        let bytes = payload.prefix(Self.longestTextBytes)
         self.init(FailureCode(rawValue: header.argument) ?? .unspecified, String(decoding: bytes, as: UTF8.self))
     }
 

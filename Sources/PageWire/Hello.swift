@@ -88,7 +88,7 @@ public struct Hello: Sendable, Hashable {
         return writer.bytes
     }
 
-    public init(decoding payload: RawSpan) throws(FrameError) {
+    public init(decoding payload: [UInt8]) throws(FrameError) {
         var reader = PayloadReader(payload, of: .hello)
         guard try reader.integer(UInt64.self) == Self.magic else { throw .malformedPayload(kind: .hello) }
         let low = try reader.integer(UInt16.self)

@@ -1,13 +1,12 @@
-/// Reads the payload of a control frame field by field; every read is bounded by what is left. Set-up path only: it
-/// holds a copy.
+/// Reads the payload of a control frame field by field; every read is bounded by what is left. Set-up path only.
 struct PayloadReader {
     private let bytes: [UInt8]
     private let kind: FrameKind
     private var offset = 0
 
     /// - Parameter kind: named in errors.
-    init(_ payload: RawSpan, of kind: FrameKind) {
-        bytes = (0..<payload.byteCount).map { payload.loadLittleEndian(UInt8.self, at: $0) }
+    init(_ payload: [UInt8], of kind: FrameKind) {
+        bytes = payload
         self.kind = kind
     }
 

@@ -17,7 +17,7 @@ public enum RegionTable {
     }
 
     /// Reads a table; what it says is checked as strictly as a layout of our own.
-    public static func decode(_ payload: RawSpan) throws(FrameError) -> RegionLayout {
+    public static func decode(_ payload: [UInt8]) throws(FrameError) -> RegionLayout {
         var reader = PayloadReader(payload, of: .regionTable)
         let count = Int(try reader.integer(UInt16.self))
         guard count <= RegionLayout.mostRegions else { throw .malformedPayload(kind: .regionTable) }

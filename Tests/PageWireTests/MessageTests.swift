@@ -10,7 +10,7 @@ import Testing
     @Test func helloSurvivesTheWire() throws {
         let bytes = hello.encoded()
         #expect(bytes.count == 48)
-        #expect(try Hello(decoding: bytes.span.bytes) == hello)
+        #expect(try Hello(decoding: bytes) == hello)
     }
 
     /// Cut short or too long at every byte, and with every field out of its bounds.
@@ -18,14 +18,14 @@ import Testing
         let bytes = hello.encoded()
         for length in 0..<bytes.count {
             #expect(throws: FrameError.malformedPayload(kind: .hello)) {
-                try Hello(decoding: Array(bytes[..<length]).span.bytes)
+                try Hello(decoding: Array(bytes[..<length]))
             }
         }
-        #expect(throws: FrameError.self) { try Hello(decoding: (bytes + [0]).span.bytes) }
+        #expect(throws: FrameError.self) { try Hello(decoding: (bytes + [0])) }
         for (offset, value) in [(0, 0), (8, 9), (12, 0), (12, 3), (13, 16), (14, 0), (14, 17)] as [(Int, UInt8)] {
             var damaged = bytes
             damaged[offset] = value
-            #expect(throws: FrameError.self) { try Hello(decoding: damaged.span.bytes) }
+            #expect(throws: FrameError.self) { try Hello(decoding: damaged) }
         }
     }
 
@@ -53,9 +53,9 @@ import Testing
             RegionDescription(name: "", lengthBytes: 4096, pageSize: .fourKiB),
         ])
         let bytes = RegionTable.encode(layout)
-        #expect(try RegionTable.decode(bytes.span.bytes) == layout)
+        #expect(try RegionTable.decode(bytes) == layout)
         for length in 0..<bytes.count {
-            #expect(throws: FrameError.self) { try RegionTable.decode(Array(bytes[..<length]).span.bytes) }
+            #expect(throws: FrameError.self) { try RegionTable.decode(Array(bytes[..<length])) }
         }
     }
 
@@ -66,7 +66,7 @@ import Testing
         for (offset, value) in [(0, 0), (0, 2), (1, 2), (2, 1), (9, 0x80), (9, 0xFF), (10, 13), (11, 4), (12, 0xFF)] as [(Int, UInt8)] {
             var damaged = bytes
             damaged[offset] = value
-            #expect(throws: FrameError.malformedPayload(kind: .regionTable)) { try RegionTable.decode(damaged.span.bytes) }
+            #expect(throws: FrameError.malformedPayload(kind: .regionTable)) { try RegionTable.decode(damaged) }
         }
     }
 
@@ -75,8 +75,8 @@ import Testing
         #expect(!failure.text.unicodeScalars.contains { $0.value < 32 })
         #expect(failure.text.utf8.count <= Failure.longestTextBytes)
         let (header, payload) = failure.encoded()
-        #expect(Failure(header: header, payload: payload.span.bytes) == failure)
-        let unknown = Failure(header: FrameHeader(.failure, argument: 999), payload: ([0xFF, 0x41] as [UInt8]).span.bytes)
+        #expect(Failure(header: header, payload: payload) == failure)
+        let unknown = Failure(header: FrameHeader(.failure, argument: 999), payload: [0xFF, 0x41])
         #expect(unknown.code == .unspecified)
         #expect(unknown.text.hasSuffix("A"))
     }

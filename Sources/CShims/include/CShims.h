@@ -7,5 +7,6 @@
 #include "CShimsUserfault.h"
 #include "CShimsMemory.h"
 #include "CShimsSocket.h"
+#include "CShimsThread.h"
 
 #endif
