@@ -1,0 +1,55 @@
+# PageFerry: every target installs what it needs (Debian packages, through apt) and builds what it runs.
+SHELL := /bin/bash
+SEEDS ?= 10000
+ROUNDS ?= 10
+PREFIX ?= /usr/local
+
+RELEASE := .build/release/pageferry
+
+.DEFAULT_GOAL := help
+.PHONY: help packages guest-packages build release guest test simulate demo demo-memory demo-record lint clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+packages: ## install what building needs
+	@scripts/ensure-packages build
+
+guest-packages: ## install what the demo guest needs: QEMU, busybox
+	@scripts/ensure-packages build guest
+
+build: packages ## build everything (debug)
+	swift build
+
+release: packages ## build everything (release)
+	swift build -c release
+
+guest: guest-packages ## make the demo guest: kernel, initramfs, disk
+	perf/guest/make-guest
+
+test: guest-packages ## all tests; prints what was skipped and why
+	scripts/test
+
+simulate: packages ## SEEDS=n simulated sessions under a virtual clock
+	swift build -c release --product pageferry
+	$(RELEASE) simulate --seeds $(SEEDS)
+
+demo: guest-packages ## post-copy a real QEMU guest, beside QEMU's own post-copy
+	swift build -c release
+	perf/guest/make-guest
+	$(RELEASE) demo $(if $(JSON),--json $(JSON))
+
+demo-memory: packages ## the same in seconds without QEMU: two processes, 1 GiB
+	swift build -c release
+	$(RELEASE) demo-memory $(if $(JSON),--json $(JSON))
+
+demo-record: guest-packages ## ROUNDS=n demos in a row, their tables kept in perf/results/
+	swift build -c release
+	perf/guest/make-guest
+	perf/record-demos $(ROUNDS)
+
+lint: ## formatting and the rules of the source tree
+	swift format lint --recursive --strict Sources Tests Package.swift
+
+clean: ## remove what was built and cached
+	rm -rf .build perf/guest/cache perf/guest/out
