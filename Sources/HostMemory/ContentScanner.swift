@@ -22,6 +22,13 @@ public struct ContentScanner: ~Copyable {
         public let first: PageIndex
         /// At least one.
         public let count: Int
+
+        public init(content: Content, first: PageIndex, count: Int) {
+            precondition(count > 0, "a run is not empty")
+            self.content = content
+            self.first = first
+            self.count = count
+        }
     }
 
     /// How much a page of hugetlbfs is read at once: a piece that stays in the second-level cache.

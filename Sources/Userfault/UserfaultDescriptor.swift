@@ -3,6 +3,9 @@ import Glibc
 
 /// A userfaultfd: owned, closed at the end of its life. Non-blocking, close-on-exec. All calls are safe from any thread.
 ///
+/// Installs work on every range of the process that is registered with any userfaultfd, but wake only the threads that wait
+/// on this one: serve a range by the userfaultfd it was registered with.
+///
 /// Closing the last descriptor of a userfaultfd unregisters its ranges, and pages that are missing then read as zero:
 /// whoever owns the memory must keep a descriptor of its own.
 public struct UserfaultDescriptor: ~Copyable, Sendable {
