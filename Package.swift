@@ -37,7 +37,8 @@ let package = Package(
         .target(name: "HostMemory", dependencies: ["CShims", "PageCore"], swiftSettings: strict),
         .target(name: "Uring", dependencies: ["CShims"], swiftSettings: strict),
         .target(name: "Userfault", dependencies: ["CShims", "PageCore"], swiftSettings: strict),
-        .target(name: "StreamTransport", dependencies: ["CShims", "PageCore", "PageWire", "PageTransport", "Uring"], swiftSettings: strict),
+        .target(
+            name: "StreamTransport", dependencies: ["CShims", "PageCore", "PageWire", "PageTransport", "Uring"], swiftSettings: strict),
         .target(
             name: "PageFerry",
             dependencies: [
@@ -76,6 +77,7 @@ let package = Package(
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation"], swiftSettings: tests),
         .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff"], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration"], swiftSettings: tests),
+        .testTarget(name: "SourceTreeTests", swiftSettings: tests),
         .testTarget(name: "CommandTests", dependencies: ["Handoff", "PageFerry"], swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]
