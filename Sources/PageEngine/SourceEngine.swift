@@ -41,6 +41,10 @@ public struct SourceEngine: ~Copyable {
     private var windows: BoundedQueue<PageRange>
     /// Demands that found their queue full, by session page number.
     private var overflowed: PageBitmap
+    /// Whether those without order are next. They and the queue take turns, so that neither starves the other.
+    private var isOverflowNext = false
+    /// Where the search for the next of them goes on.
+    private var overflowCursor = 0
     /// Where the push goes on, as a session page number.
     private var cursor = 0
     /// How far the announcement of holes has come; it runs ahead of the push.
@@ -125,27 +129,47 @@ public struct SourceEngine: ~Copyable {
         let most = max(1, min(configuration.extentBytes, creditBytes) / pageBytes)
         guard let run = sent.firstClearRun(in: start..<regionEnd, most: most) else { return nil }
         let command = send(layout.range(region, sessionPages: run), .push, mostScanned: most, &content)
-        if case .pages(let range, _) = command { creditBytes -= range.count * pageBytes }
+        let part: PageRange
+        switch command {
+        case .pages(let range, _):
+            creditBytes -= range.count * pageBytes
+            part = range
+        case .zero(let range, _):
+            part = range
+        }
+        // Everything from the old cursor to here has left: looking at it again for every extent would cost the square
+        // of the memory's size.
+        moveCursor(behind: part)
         return command
     }
 
     // MARK: Parts
 
     private mutating func nextDemand() -> Demand? {
-        if let demand = demands.popFirst() { return demand }
-        guard overflowed.setCount > 0, let number = overflowed.firstSet(in: 0..<layout.totalPages) else { return nil }
+        guard overflowed.setCount > 0, isOverflowNext || demands.isEmpty else {
+            isOverflowNext = true
+            return demands.popFirst()
+        }
+        isOverflowNext = false
+        guard let number = overflowed.firstSet(in: overflowCursor..<layout.totalPages) ?? overflowed.firstSet(in: 0..<overflowCursor)
+        else { return nil }
         overflowed.remove(number)
+        overflowCursor = number
         let region = layout.region(ofSessionPage: number)
         return Demand(number: number, window: layout.range(region, sessionPages: number..<(number + 1)))
     }
 
     /// Queues the window behind all demands, and lets the push go on where it ends.
     private mutating func rememberWindow(_ window: PageRange) {
-        let pages = layout.sessionPages(window)
-        cursor = pages.upperBound == layout.totalPages ? 0 : pages.upperBound
+        moveCursor(behind: window)
         guard window.count > 1 else { return }
         if windows.isFull { windows.popFirst() }
         _ = windows.append(window)
+    }
+
+    private mutating func moveCursor(behind range: PageRange) {
+        let end = layout.sessionPages(range).upperBound
+        cursor = end == layout.totalPages ? 0 : end
     }
 
     private mutating func nextOfWindows<Content: ContentClassifier & ~Copyable>(_ content: inout Content) -> SourceCommand? {
