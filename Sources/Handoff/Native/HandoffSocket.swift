@@ -60,7 +60,8 @@ struct HandoffSocket: ~Copyable, Sendable {
         guard payload.count == header.payloadBytes else { throw .connectionEnded(step: step) }
         guard !descriptors.cutOff, descriptors.count == header.descriptorCount else {
             throw .malformed(
-                detail: "\(header.descriptorCount) descriptors announced, \(descriptors.count)\(descriptors.cutOff ? " or more" : "") received")
+                detail:
+                    "\(header.descriptorCount) descriptors announced, \(descriptors.count)\(descriptors.cutOff ? " or more" : "") received")
         }
         return ReceivedMessage(kind: header.kind, payload: payload, descriptors: descriptors)
     }

@@ -17,8 +17,9 @@ enum HandoffValidation {
         }
         let modes = try modes(announced, kind)
         for index in 0..<regions.count {
-            guard UInt(announced.address) >= regions[index].endAddress
-                || UInt(announced.address + announced.lengthBytes) <= regions[index].address
+            guard
+                UInt(announced.address) >= regions[index].endAddress
+                    || UInt(announced.address + announced.lengthBytes) <= regions[index].address
             else { throw .overlap(name: announced.name, other: regions[index].name) }
         }
         let ownsUserfault = announced.userfaultOf == HandoffProtocol.ownUserfault
@@ -30,10 +31,12 @@ enum HandoffValidation {
         guard Int(userfaultOf) <= regions.count, ownsUserfault || Int(userfaultOf) < regions.count else {
             throw .badUserfault(name: announced.name, detail: "it shares the userfaultfd of region \(userfaultOf), which is not there")
         }
-        let userfault = ownsUserfault
+        let userfault =
+            ownsUserfault
             ? try adoptUserfault(descriptors.take(0), announced.name)
             : try duplicateUserfault(of: regions[Int(userfaultOf)].userfault, announced.name)
-        let file = kind == .shared
+        let file =
+            kind == .shared
             ? try adoptFile(descriptors.take(ownsUserfault ? 1 : 0), announced, pageSize, regions) : nil
         return HandedOverRegion(
             name: announced.name, address: UInt(announced.address), lengthBytes: Int(announced.lengthBytes),
