@@ -7,6 +7,7 @@
 #include "CShimsUserfault.h"
 #include "CShimsMemory.h"
 #include "CShimsSocket.h"
+#include "CShimsHandoff.h"
 #include "CShimsThread.h"
 
 #endif
