@@ -13,7 +13,7 @@ extension Ring {
 
     /// Gives what is prepared to the kernel; no call when nothing is.
     public mutating func submit() throws(UringError) {
-        if !isEnabled { try enable() }
+        try claim()
         guard preparedCount > 0 else { return }
         for _ in 0..<Self.mostInterruptions {
             let status = unsafe io_uring_submit(raw)
@@ -24,7 +24,7 @@ extension Ring {
 
     /// Gives what is prepared to the kernel and lets it post what has completed, without waiting.
     public mutating func submitAndCollect() throws(UringError) {
-        if !isEnabled { try enable() }
+        try claim()
         for _ in 0..<Self.mostInterruptions {
             let status = unsafe io_uring_submit_and_get_events(raw)
             if try Self.isDone(status) { return }
@@ -38,7 +38,7 @@ extension Ring {
     /// - Returns: false when the time was over or a signal came first.
     @discardableResult
     public mutating func submitAndWait(minimum: Int, timeoutNanoseconds: UInt64) throws(UringError) -> Bool {
-        if !isEnabled { try enable() }
+        try claim()
         let seconds = min(timeoutNanoseconds / 1_000_000_000, UInt64(Int32.max))
         unsafe timeout.pointee.tv_sec = Int64(seconds)
         unsafe timeout.pointee.tv_nsec = Int64(timeoutNanoseconds % 1_000_000_000)

@@ -22,7 +22,8 @@ import Glibc
     /// The entries of the submission queue.
     public let entries: Int
     private let purpose: Purpose
-    private(set) var isEnabled: Bool
+    private var isEnabled: Bool
+    private var owner: pthread_t = 0
     /// Whether system calls name the ring by its registered index, which spares a descriptor look-up.
     public private(set) var isRegistered = false
 
@@ -54,7 +55,7 @@ import Glibc
         setUpFlags = accepted
         self.entries = Int(unsafe ring.pointee.sq.ring_entries)
         self.purpose = purpose
-        isEnabled = accepted & IORING_SETUP_R_DISABLED == 0
+        isEnabled = purpose == .setUp
     }
 
     deinit {
@@ -82,12 +83,25 @@ import Glibc
         }
     }
 
-    /// Gives the ring to the calling thread, once.
-    mutating func enable() throws(UringError) {
-        // SAFETY: the ring is initialized; enabling happens once.
-        let status = unsafe io_uring_enable_rings(raw)
+    /// Makes sure that the calling thread owns the ring; the first one to ask does. A check of our own: another thread
+    /// would enter the kernel by a registered index that means nothing, or another ring, over there.
+    @inline(__always)
+    mutating func claim() throws(UringError) {
+        if isEnabled {
+            guard purpose == .setUp || pthread_equal(owner, pthread_self()) != 0 else { throw .wrongThread }
+        } else {
+            try enable()
+        }
+    }
+
+    private mutating func enable() throws(UringError) {
+        owner = pthread_self()
+        defer { isEnabled = true }
+        guard setUpFlags & IORING_SETUP_R_DISABLED != 0 else { return }
+        // By its number: liburing 2.3 declares io_uring_enable_rings and does not export it.
+        // SAFETY: the ring is initialized; the operation takes no argument.
+        let status = unsafe io_uring_register(UInt32(raw.pointee.ring_fd), UInt32(IORING_REGISTER_ENABLE_RINGS), nil, 0)
         guard status >= 0 else { throw .submitFailed(errno: -status) }
-        isEnabled = true
         // A registered descriptor is per thread and there are few (16): without one, calls go by the descriptor.
         isRegistered = unsafe io_uring_register_ring_fd(raw) == 1
     }

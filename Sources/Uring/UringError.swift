@@ -12,6 +12,8 @@ public enum UringError: Error, Sendable, Hashable {
     case queueFull
     /// The kernel refused a submission or a wait.
     case submitFailed(errno: Int32)
+    /// Another thread used the ring first and owns it.
+    case wrongThread
 }
 
 extension UringError {
@@ -22,6 +24,7 @@ extension UringError {
         case .forbidden: 1
         case .noResources(let number), .setUpFailed(let number), .submitFailed(let number): number
         case .queueFull: 16
+        case .wrongThread: 17
         }
     }
 }
@@ -42,7 +45,9 @@ extension UringError: CustomStringConvertible {
         case .queueFull:
             "the io_uring submission queue stayed full; more operations were queued than it was made for"
         case .submitFailed(let number):
-            "the io_uring refused a submission (errno \(number)); a ring is used by the one thread that used it first"
+            "the io_uring refused a submission (errno \(number)); this is a defect or a kernel out of memory, please report it"
+        case .wrongThread:
+            "an io_uring was used by a second thread; the thread that uses it first must stay the only one"
         }
     }
 }
