@@ -45,9 +45,14 @@ func connectedDescriptors(_ link: TransportFactory.Link) throws -> (Int32, Int32
     let address: StreamAddress = link == .tcp ? .tcp(host: "127.0.0.1", port: 0) : .unix(path: temporaryPath("pair"))
     var listener = try StreamListener(on: address)
     let one = try StreamConnection.connect(to: listener.address, timeoutNanoseconds: seconds(10))
-    let accepted = try listener.accept(timeoutNanoseconds: seconds(10))
-    guard let other = consume accepted else { throw StreamError.timedOut(peer: "test") }
+    let other = try accepted(&listener)
     return (one.release(), other.release())
+}
+
+/// The next connection, which is there already.
+func accepted(_ listener: inout StreamListener, wake: Int32? = nil) throws -> StreamConnection {
+    guard let connection = try listener.accept(timeoutNanoseconds: seconds(10), wake: wake) else { throw StreamError.timedOut(peer: "the test") }
+    return connection
 }
 
 /// Every test of this module, one after the other: some count the process's descriptors.
