@@ -1,0 +1,83 @@
+import CShims
+import Glibc
+import PageCore
+
+// Installing pages. Each call completes its range as far as it can: a page that was mapped before (EEXIST) is stepped
+// over, and the kernel's partial successes (EAGAIN with bytes done) are continued. Every turn of the loop gets at least
+// one page further or ends it, so it makes at most one turn a page. No allocation.
+
+extension UserfaultDescriptor {
+    /// Maps the pages of [address, address + lengthBytes), whose bytes are already in the file's page cache, and wakes
+    /// the threads that wait for them (`UFFDIO_CONTINUE`). For ranges registered `minor`.
+    ///
+    /// EFAULT when a page is absent from the cache: write it first through another mapping, or through `MemoryFile`.
+    public func continueRange(address: UInt, lengthBytes: Int, pageSize: PageSize) -> InstallOutcome {
+        install(address: address, lengthBytes: lengthBytes, pageSize: pageSize) { offset, rest in
+            pageferry_userfault_continue(rawValue, UInt64(address) + UInt64(offset), UInt64(rest))
+        }
+    }
+
+    /// Copies `lengthBytes` from `source`, in this process, to fresh pages at `address` and wakes the threads that wait
+    /// for them (`UFFDIO_COPY`). For anonymous memory.
+    ///
+    /// `source` must stay mapped during the call; the kernel answers EFAULT (`failed`) where it is not.
+    public func copy(source: UInt, address: UInt, lengthBytes: Int, pageSize: PageSize) -> InstallOutcome {
+        install(address: address, lengthBytes: lengthBytes, pageSize: pageSize) { offset, rest in
+            pageferry_userfault_copy(
+                rawValue, UInt64(address) + UInt64(offset), UInt64(source) + UInt64(offset), UInt64(rest))
+        }
+    }
+
+    /// Moves the pages at `source` to `address` by page-table entry, without copying, and wakes the threads that wait for
+    /// them (`UFFDIO_MOVE`, feature `move`). Only private anonymous memory, and only within the process that opened the
+    /// userfaultfd. What was moved away from `source` reads as zero afterwards.
+    ///
+    /// `failed(ENOENT)`: a page of `source` was never written. `failed(EBUSY)`: a page is pinned or shared; use `copy`.
+    public func move(source: UInt, address: UInt, lengthBytes: Int, pageSize: PageSize) -> InstallOutcome {
+        install(address: address, lengthBytes: lengthBytes, pageSize: pageSize, absenceMeansUnregistered: false) {
+            offset, rest in
+            pageferry_userfault_move(
+                rawValue, UInt64(address) + UInt64(offset), UInt64(source) + UInt64(offset), UInt64(rest))
+        }
+    }
+
+    /// Maps zeros over [address, address + lengthBytes) and wakes the threads that wait there (`UFFDIO_ZEROPAGE`).
+    /// On anonymous and shared memory; hugetlbfs has no such operation (`failed(EINVAL)`): write zeros and continue.
+    public func zero(address: UInt, lengthBytes: Int, pageSize: PageSize) -> InstallOutcome {
+        install(address: address, lengthBytes: lengthBytes, pageSize: pageSize) { offset, rest in
+            pageferry_userfault_zero(rawValue, UInt64(address) + UInt64(offset), UInt64(rest))
+        }
+    }
+
+    @inline(__always)
+    private func install(
+        address: UInt, lengthBytes: Int, pageSize: PageSize, absenceMeansUnregistered: Bool = true,
+        step: (_ offset: Int, _ rest: Int) -> pageferry_userfault_install
+    ) -> InstallOutcome {
+        precondition(lengthBytes > 0 && lengthBytes & (pageSize.bytes - 1) == 0, "installs are whole pages")
+        var done = 0
+        var presentBytes = 0
+        var obstacle: InstallObstacle?
+        while done < lengthBytes && obstacle == nil {
+            let answer = step(done, lengthBytes - done)
+            switch answer.error {
+            case 0:
+                done = lengthBytes
+            case EAGAIN where answer.done > 0:
+                // Stopped in the middle; the reason comes with the next attempt.
+                done += Int(answer.done)
+            case EEXIST:
+                done += pageSize.bytes
+                presentBytes += pageSize.bytes
+            case EAGAIN: obstacle = .retryAfterEvents
+            case ESRCH: obstacle = .vmmGone
+            case ENOENT where absenceMeansUnregistered: obstacle = .unregistered
+            case let code: obstacle = .failed(code: code)
+            }
+        }
+        // The kernel wakes only those whose page it mapped itself just now. Failure to wake means that nobody is left.
+        if presentBytes > 0 { _ = pageferry_userfault_wake(rawValue, UInt64(address), UInt64(done)) }
+        if let obstacle { return InstallOutcome(doneBytes: done, obstacle: obstacle) }
+        return presentBytes == lengthBytes ? .alreadyPresent : .installed
+    }
+}

@@ -1,0 +1,53 @@
+import Glibc
+import Synchronization
+
+/// A thread that touches one byte and keeps what it saw: the stand-in for a vCPU.
+final class FaultingThread: Sendable {
+    private let address: UInt
+    private let write: UInt8?
+    private let result = Atomic<Int>(-1)
+    private let thread = Atomic<UInt>(0)
+
+    /// Starts at once; reads the byte at `address`, or writes `write` there.
+    init(at address: UInt, write: UInt8? = nil) {
+        self.address = address
+        self.write = write
+        var thread = pthread_t()
+        let code = pthread_create(
+            &thread, nil,
+            { box in
+                Unmanaged<FaultingThread>.fromOpaque(box!).takeRetainedValue().touch()
+                return nil
+            }, Unmanaged.passRetained(self).toOpaque())
+        precondition(code == 0, "a thread starts")
+        self.thread.store(UInt(thread), ordering: .releasing)
+    }
+
+    /// The byte it read, or wrote; nil while it waits.
+    var seen: UInt8? {
+        let value = result.load(ordering: .acquiring)
+        return value < 0 ? nil : UInt8(value)
+    }
+
+    /// Waits for the thread's end, at most ten seconds, and says what it saw.
+    func join() -> UInt8? {
+        _ = poll(until: { self.seen != nil })
+        if seen != nil { pthread_join(pthread_t(thread.load(ordering: .acquiring)), nil) }
+        return seen
+    }
+
+    private func touch() {
+        let pointer = UnsafeMutablePointer<UInt8>(bitPattern: address)!
+        if let write { pointer.pointee = write }
+        result.store(Int(pointer.pointee), ordering: .releasing)
+    }
+}
+
+/// Polls `condition` for ten seconds at most.
+func poll(until condition: () -> Bool) -> Bool {
+    for _ in 0..<10_000 {
+        if condition() { return true }
+        usleep(1_000)
+    }
+    return condition()
+}
