@@ -16,7 +16,7 @@ public enum SourceCommand: Sendable, Hashable {
 public struct SourceEngine: ~Copyable {
     public struct Configuration: Sendable {
         /// The most bytes of one pushed extent. Large enough to cost little a page, small enough that a demand which
-        /// comes while one is being handed to the kernel does not wait long.
+        /// comes while one is being handed to the kernel does not wait long. At most what a frame may hold.
         public var extentBytes = 128 << 10
         /// The most bytes of one frame of a window, so that a demand which comes meanwhile waits for one frame only.
         public var windowFrameBytes = 64 << 10
@@ -56,6 +56,9 @@ public struct SourceEngine: ~Copyable {
 
     public init(layout: RegionLayout, configuration: Configuration = Configuration()) {
         self.layout = layout
+        var configuration = configuration
+        configuration.extentBytes = min(configuration.extentBytes, FrameLimits.mostPageBytes)
+        configuration.windowFrameBytes = min(configuration.windowFrameBytes, FrameLimits.mostPageBytes)
         self.configuration = configuration
         sent = PageBitmap(pageCount: layout.totalPages)
         overflowed = PageBitmap(pageCount: layout.totalPages)
