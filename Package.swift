@@ -51,13 +51,17 @@ let package = Package(
         .target(name: "PageSimulation", dependencies: ["PageCore", "PageWire", "PageEngine"], swiftSettings: strict),
         .target(
             name: "Demonstration",
-            dependencies: ["PageCore", "PageFerry", "Handoff", "HostMemory", "Userfault"],
+            dependencies: [
+                "PageCore", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
             swiftSettings: strict
         ),
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "PageCore", "PageFerry", "Handoff", "PageSimulation", "Demonstration",
+                "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "StreamTransport", "PageFerry", "Handoff",
+                "PageSimulation", "Demonstration",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

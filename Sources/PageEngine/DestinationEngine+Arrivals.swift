@@ -38,7 +38,7 @@ extension DestinationEngine {
         let range = reception.range
         let pages = layout.sessionPages(range)
         if settled.count(in: pages) == 0 {
-            _ = settle(pages)
+            settled.insert(pages)
             counts.add(range.count, header.reason)
             demanded.remove(pages)
             install(range, reception, lane, &sink)
@@ -64,7 +64,7 @@ extension DestinationEngine {
                 if case .direct = reception.placement { sink.erase(piece) }
                 resolveDemanded(piece, &sink)
             } else {
-                _ = settle(from..<end)
+                settled.insert(from..<end)
                 counts.add(piece.count, reason)
                 demanded.remove(from..<end)
                 install(piece, reception, lane, &sink)
@@ -95,7 +95,7 @@ extension DestinationEngine {
         for reception in receptions {
             if let reception, reception.range.overlaps(range) { throw .receivedTwice(range) }
         }
-        counts.zero += settle(layout.sessionPages(range))
+        counts.zero += settled.insert(layout.sessionPages(range))
         resolveDemanded(range, &sink)
     }
 

@@ -19,28 +19,36 @@ extension DestinationEngine {
             return
         }
         guard demanded.insert(number) else { return }
-        request(region, page, &sink)
+        if !sink.request(window(region, page), demanded: page) { refusedRequests.insert(number) }
     }
 
-    /// Asks once more for every page that threads wait for: after requests could not be queued, or a link was lost.
-    /// Asking twice is harmless, the source sends a page once.
+    /// Asks once more for every page that threads wait for, after a link was lost. Asking twice is harmless, the source
+    /// sends a page once.
     public mutating func requestAllDemanded<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
-        mustRequestAgain = false
         var from = 0
         while let number = demanded.firstSet(in: from..<layout.totalPages) {
             from = number + 1
-            if settled.contains(number) { continue }
-            let region = layout.region(ofSessionPage: number)
-            request(region, layout.range(region, sessionPages: number..<(number + 1)).first, &sink)
-            if mustRequestAgain { return }
+            refusedRequests.insert(number)
+        }
+        repeatRefusedRequests(&sink)
+    }
+
+    /// Asks for the pages whose request found no room, each once, as far as there is room now.
+    mutating func repeatRefusedRequests<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
+        var from = 0
+        while let number = refusedRequests.firstSet(in: from..<layout.totalPages) {
+            from = number + 1
+            if demanded.contains(number), !settled.contains(number) {
+                let region = layout.region(ofSessionPage: number)
+                let page = layout.range(region, sessionPages: number..<(number + 1)).first
+                guard sink.request(window(region, page), demanded: page) else { return }
+            }
+            refusedRequests.remove(number)
         }
     }
 
-    private mutating func request<Sink: DestinationSink & ~Copyable>(
-        _ region: RegionIndex, _ page: PageIndex, _ sink: inout Sink
-    ) {
-        let window = configuration.window.window(around: page, in: region, of: layout)
-        if !sink.request(window, demanded: page) { mustRequestAgain = true }
+    private func window(_ region: RegionIndex, _ page: PageIndex) -> PageRange {
+        configuration.window.window(around: page, in: region, of: layout)
     }
 
     /// Whether a settled page lies where a lane is receiving straight into mapping B. Only a page given up after its
@@ -59,11 +67,24 @@ extension DestinationEngine {
     /// - Precondition: the range lies in the layout.
     public mutating func removed<Sink: DestinationSink & ~Copyable>(_ range: PageRange, _ sink: inout Sink) {
         let pages = layout.sessionPages(range)
-        let fresh = settle(pages)
+        let fresh = settled.insert(pages)
         guard fresh > 0 else { return }
         counts.removed += fresh
-        sink.reportRemoved(range)
+        if !sink.reportRemoved(range) { unreportedRemovals.insert(pages) }
         resolveDemanded(range, &sink)
+    }
+
+    /// Tells the source of removals it could not be told of before, in runs as long as they have become.
+    mutating func reportRemovals<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
+        var from = 0
+        while let first = unreportedRemovals.firstSet(in: from..<layout.totalPages) {
+            let region = layout.region(ofSessionPage: first)
+            let regionEnd = layout.sessionPages(layout.wholeRange(region)).upperBound
+            let end = unreportedRemovals.firstClear(in: first..<regionEnd) ?? regionEnd
+            guard sink.reportRemoved(layout.range(region, sessionPages: first..<end)) else { return }
+            unreportedRemovals.remove(first..<end)
+            from = end
+        }
     }
 
     /// Answers the threads that wait for settled pages of `range`, except where a lane is still writing.

@@ -41,8 +41,11 @@ public struct DestinationEngine: ~Copyable {
     var endedLanes: [Bool]
     /// Credit owed to the source and not yet granted.
     var creditDueBytes = 0
-    var mustRequestAgain = false
-    var mustReportAllResident = false
+    /// Demanded pages whose request could not be queued yet, by session page number.
+    var refusedRequests: PageBitmap
+    /// Pages the guest gave up of which the source could not be told yet, by session page number.
+    var unreportedRemovals: PageBitmap
+    private var hasReportedAllResident = false
     public internal(set) var counts = PageCounts()
     /// Faults seen, those on pages already here included.
     public internal(set) var faultCount = 0
@@ -53,6 +56,8 @@ public struct DestinationEngine: ~Copyable {
         self.configuration = configuration
         settled = PageBitmap(pageCount: layout.totalPages)
         demanded = PageBitmap(pageCount: layout.totalPages)
+        refusedRequests = PageBitmap(pageCount: layout.totalPages)
+        unreportedRemovals = PageBitmap(pageCount: layout.totalPages)
         receptions = Array(repeating: nil, count: configuration.laneCount)
         endedLanes = Array(repeating: false, count: configuration.laneCount)
         creditDueBytes = max(configuration.creditBytes, 2 * (layout.regions.map { $0.pageSize.bytes }.max() ?? 0))
@@ -61,8 +66,16 @@ public struct DestinationEngine: ~Copyable {
     /// Pages whose content is not decided yet.
     public var missingPages: Int { settled.clearCount }
 
-    /// Whether every page is in.
-    public var isComplete: Bool { missingPages == 0 }
+    /// Whether every page is in, and no lane still writes bytes the guest has given up: from here on nothing touches
+    /// guest memory any more. O(lanes).
+    public var isComplete: Bool { missingPages == 0 && !isReceivingInPlace }
+
+    private var isReceivingInPlace: Bool {
+        for reception in receptions {
+            if let reception, case .direct = reception.placement { return true }
+        }
+        return false
+    }
 
     /// Whether the page's content is decided.
     public func isSettled(_ region: RegionIndex, _ page: PageIndex) -> Bool {
@@ -74,20 +87,15 @@ public struct DestinationEngine: ~Copyable {
 
     /// Does what could not be done when it fell due, and grants credit. Call once a turn, before the transport is flushed.
     public mutating func retry<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
-        if mustRequestAgain { requestAllDemanded(&sink) }
+        if refusedRequests.setCount > 0 { repeatRefusedRequests(&sink) }
+        if unreportedRemovals.setCount > 0 { reportRemovals(&sink) }
         // A quarter of the window at a time: rare enough to cost nothing, early enough that the push never runs dry.
         if creditDueBytes > 0, creditDueBytes * 4 >= configuration.creditBytes || isComplete {
             if sink.grantCredit(bytes: creditDueBytes) { creditDueBytes = 0 }
         }
-        if mustReportAllResident, sink.reportAllResident() { mustReportAllResident = false }
-    }
-
-    /// Settles pages that were not, and notices the last one.
-    ///
-    /// - Returns: how many were not settled before.
-    mutating func settle(_ pages: Range<Int>) -> Int {
-        let fresh = settled.insert(pages)
-        if fresh > 0, isComplete { mustReportAllResident = true }
-        return fresh
+        // The source checks the claim against what it has sent and what it was told, so the removals go first.
+        if isComplete, !hasReportedAllResident, unreportedRemovals.setCount == 0 {
+            hasReportedAllResident = sink.reportAllResident()
+        }
     }
 }

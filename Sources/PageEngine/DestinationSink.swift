@@ -11,13 +11,16 @@ public protocol DestinationSink: ~Copyable {
     /// The bytes of the range lie in the lane's slab from `byteOffset`: copy or move them in, and wake who waits.
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int)
     /// A thread faults on a page that is settled: make visible what mapping B holds, or zeros when it holds nothing.
+    /// A page whose `installFromSlab` the kernel still refuses is settled too, and mapping B holds nothing of it yet:
+    /// then nothing is to be done here, the copy will wake the thread. Zeros in its place would be taken for its content.
     mutating func resolve(_ region: RegionIndex, _ page: PageIndex)
     /// Mapping B holds bytes of pages the guest gave up: free them, so that the pages read as zero.
     mutating func erase(_ range: PageRange)
     /// Tell the source how many more bytes it may push.
     mutating func grantCredit(bytes: Int) -> Bool
-    /// Tell the source that the range is no longer wanted. Saves the link some bytes; may be lost.
-    mutating func reportRemoved(_ range: PageRange)
+    /// Tell the source that the range is no longer wanted: it saves the link some bytes, and the source believes
+    /// `reportAllResident` only when it knows of every page why it need not be sent.
+    mutating func reportRemoved(_ range: PageRange) -> Bool
     /// Tell the source that every page is in.
     mutating func reportAllResident() -> Bool
 }

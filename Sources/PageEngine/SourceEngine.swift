@@ -16,7 +16,7 @@ public enum SourceCommand: Sendable, Hashable {
 public struct SourceEngine: ~Copyable {
     public struct Configuration: Sendable {
         /// The most bytes of one pushed extent. Large enough to cost little a page, small enough that a demand which
-        /// comes while one is being handed to the kernel does not wait long.
+        /// comes while one is being handed to the kernel does not wait long. At most what a frame may hold.
         public var extentBytes = 128 << 10
         /// The most bytes of one frame of a window, so that a demand which comes meanwhile waits for one frame only.
         public var windowFrameBytes = 64 << 10
@@ -41,6 +41,10 @@ public struct SourceEngine: ~Copyable {
     private var windows: BoundedQueue<PageRange>
     /// Demands that found their queue full, by session page number.
     private var overflowed: PageBitmap
+    /// Whether those without order are next. They and the queue take turns, so that neither starves the other.
+    private var isOverflowNext = false
+    /// Where the search for the next of them goes on.
+    private var overflowCursor = 0
     /// Where the push goes on, as a session page number.
     private var cursor = 0
     /// How far the announcement of holes has come; it runs ahead of the push.
@@ -52,6 +56,9 @@ public struct SourceEngine: ~Copyable {
 
     public init(layout: RegionLayout, configuration: Configuration = Configuration()) {
         self.layout = layout
+        var configuration = configuration
+        configuration.extentBytes = min(configuration.extentBytes, FrameLimits.mostPageBytes)
+        configuration.windowFrameBytes = min(configuration.windowFrameBytes, FrameLimits.mostPageBytes)
         self.configuration = configuration
         sent = PageBitmap(pageCount: layout.totalPages)
         overflowed = PageBitmap(pageCount: layout.totalPages)
@@ -125,27 +132,47 @@ public struct SourceEngine: ~Copyable {
         let most = max(1, min(configuration.extentBytes, creditBytes) / pageBytes)
         guard let run = sent.firstClearRun(in: start..<regionEnd, most: most) else { return nil }
         let command = send(layout.range(region, sessionPages: run), .push, mostScanned: most, &content)
-        if case .pages(let range, _) = command { creditBytes -= range.count * pageBytes }
+        let part: PageRange
+        switch command {
+        case .pages(let range, _):
+            creditBytes -= range.count * pageBytes
+            part = range
+        case .zero(let range, _):
+            part = range
+        }
+        // Everything from the old cursor to here has left: looking at it again for every extent would cost the square
+        // of the memory's size.
+        moveCursor(behind: part)
         return command
     }
 
     // MARK: Parts
 
     private mutating func nextDemand() -> Demand? {
-        if let demand = demands.popFirst() { return demand }
-        guard overflowed.setCount > 0, let number = overflowed.firstSet(in: 0..<layout.totalPages) else { return nil }
+        guard overflowed.setCount > 0, isOverflowNext || demands.isEmpty else {
+            isOverflowNext = true
+            return demands.popFirst()
+        }
+        isOverflowNext = false
+        guard let number = overflowed.firstSet(in: overflowCursor..<layout.totalPages) ?? overflowed.firstSet(in: 0..<overflowCursor)
+        else { return nil }
         overflowed.remove(number)
+        overflowCursor = number
         let region = layout.region(ofSessionPage: number)
         return Demand(number: number, window: layout.range(region, sessionPages: number..<(number + 1)))
     }
 
     /// Queues the window behind all demands, and lets the push go on where it ends.
     private mutating func rememberWindow(_ window: PageRange) {
-        let pages = layout.sessionPages(window)
-        cursor = pages.upperBound == layout.totalPages ? 0 : pages.upperBound
+        moveCursor(behind: window)
         guard window.count > 1 else { return }
         if windows.isFull { windows.popFirst() }
         _ = windows.append(window)
+    }
+
+    private mutating func moveCursor(behind range: PageRange) {
+        let end = layout.sessionPages(range).upperBound
+        cursor = end == layout.totalPages ? 0 : end
     }
 
     private mutating func nextOfWindows<Content: ContentClassifier & ~Copyable>(_ content: inout Content) -> SourceCommand? {

@@ -9,5 +9,6 @@
 #include "CShimsSocket.h"
 #include "CShimsHandoff.h"
 #include "CShimsThread.h"
+#include "CShimsProcess.h"
 
 #endif

@@ -61,16 +61,19 @@ enum DestinationHandshake {
     static func match(_ offered: RegionLayout, with handedOver: RegionLayout) throws(SessionError) {
         guard offered.count == handedOver.count else {
             throw .regionMismatch(
-                "the source has \(offered.count) memory regions (\(names(offered))), this host \(handedOver.count) (\(names(handedOver))); give both machines the same memory backends")
+                "the source has \(offered.count) memory regions (\(names(offered))), this host \(handedOver.count) (\(names(handedOver))); give both machines the same memory backends"
+            )
         }
         for (theirs, ours) in zip(offered.regions, handedOver.regions) {
             guard theirs.lengthBytes == ours.lengthBytes else {
                 throw .regionMismatch(
-                    "memory region '\(theirs.name)' has \(theirs.lengthBytes >> 20) MiB (\(theirs.lengthBytes) bytes) on the source and \(ours.lengthBytes >> 20) MiB (\(ours.lengthBytes) bytes) here; give both machines the same memory size")
+                    "memory region '\(theirs.name)' has \(theirs.lengthBytes >> 20) MiB (\(theirs.lengthBytes) bytes) on the source and \(ours.lengthBytes >> 20) MiB (\(ours.lengthBytes) bytes) here; give both machines the same memory size"
+                )
             }
             guard theirs.pageSize == ours.pageSize else {
                 throw .regionMismatch(
-                    "memory region '\(theirs.name)' has \(theirs.pageSize.bytes >> 10) KiB pages on the source and \(ours.pageSize.bytes >> 10) KiB pages here; use the same kind of memory backend on both hosts")
+                    "memory region '\(theirs.name)' has \(theirs.pageSize.bytes >> 10) KiB pages on the source and \(ours.pageSize.bytes >> 10) KiB pages here; use the same kind of memory backend on both hosts"
+                )
             }
         }
     }

@@ -21,13 +21,15 @@ public final class DedicatedThread: Sendable {
         var handle = pthread_t()
         // SAFETY: the retained box is taken back exactly once, by the thread that was created with it.
         let box = unsafe Unmanaged.passRetained(Body(name, body)).toOpaque()
-        let status = unsafe pthread_create(&handle, nil, { box in
-            guard let box = unsafe box else { return nil }
-            let body = unsafe Unmanaged<Body>.fromOpaque(box).takeRetainedValue()
-            unsafe CShims_setThreadName(String(body.name.prefix(15)))
-            body.run()
-            return nil
-        }, box)
+        let status = unsafe pthread_create(
+            &handle, nil,
+            { box in
+                guard let box = unsafe box else { return nil }
+                let body = unsafe Unmanaged<Body>.fromOpaque(box).takeRetainedValue()
+                unsafe CShims_setThreadName(String(body.name.prefix(15)))
+                body.run()
+                return nil
+            }, box)
         precondition(status == 0, "the host has no thread left (pthread_create: error \(status))")
         self.handle = handle
     }

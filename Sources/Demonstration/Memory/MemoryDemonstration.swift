@@ -1,0 +1,123 @@
+import Glibc
+import PageCore
+import PageEngine
+import PageFerry
+import StreamTransport
+
+/// Post-copy without a VMM: one process serves a memory file, this one takes it in while its own threads use it.
+public struct MemoryDemonstration {
+    public struct Configuration: Sendable {
+        public var lengthBytes = 1 << 30
+        /// This very program: it is also the source.
+        public var executablePath: String
+        public var seed: UInt64 = 1
+        public var session = DestinationSession.Configuration()
+        public var bulkLanes = 2
+
+        public init(executablePath: String) { self.executablePath = executablePath }
+    }
+
+    public struct Report: Sendable, Codable {
+        public var kind: MemoryKind
+        public var bytes: Int
+        /// From the first fault the source could answer to the last page.
+        public var lastPageMilliseconds: Double
+        public var faults: Int
+        public var faultP50Microseconds: Double
+        public var faultP99Microseconds: Double
+        public var faultMaxMicroseconds: Double
+        public var demandPages: Int
+        public var windowPages: Int
+        public var pushPages: Int
+        public var zeroPages: Int
+        public var contentBytes: Int
+        public var threads: [AccessReport]
+        /// Pages compared byte by byte once all were here, and those that were wrong.
+        public var verifiedPages: Int
+        public var wrongPages: Int
+
+        public var isRight: Bool {
+            wrongPages == 0 && threads.allSatisfy { $0.wrongPages == 0 }
+                && demandPages + windowPages + pushPages + zeroPages == verifiedPages
+        }
+    }
+
+    private let configuration: Configuration
+
+    public init(_ configuration: Configuration) { self.configuration = configuration }
+
+    /// Moves one kind of memory, and compares every byte.
+    public func run(_ kind: MemoryKind) throws(DemonstrationError) -> Report {
+        let image = try MemoryImage(lengthBytes: configuration.lengthBytes)
+        let host = try MemoryHost(kind: kind, lengthBytes: configuration.lengthBytes)
+        let address = "unix:\(image.path).sock"
+        let source = try ChildProcess([
+            configuration.executablePath, "source", "--memory", image.path, "--listen", address, "--sessions", "1",
+        ])
+        let start = MonotonicClock.nowNanoseconds()
+        let accessors = MemoryAccessors(host.memory)
+        let statistics = try move(host, from: address, accessors)
+        let threads = accessors.finish()
+        _ = consume source
+        let wrongPages = (0..<host.memory.pageCount).count { !host.memory.isRight($0, version: 1) }
+        return report(kind, statistics, start, threads, wrongPages, host.memory.pageCount)
+    }
+
+    private func move(
+        _ host: borrowing MemoryHost, from address: String, _ accessors: MemoryAccessors
+    ) throws(DemonstrationError) -> SessionStatistics {
+        let notices = Mailbox<DestinationNotice>()
+        let region = try host.handOver()
+        let session: DestinationSession
+        do throws(SessionError) {
+            let opened = try connect(address).accept(try DestinationRegion.layout(of: [region]))
+            session = DestinationSession(
+                opened, regions: [region], machineState: nil, configuration: configuration.session
+            ) { notices.post($0) }
+        } catch {
+            throw DemonstrationError(error.description)
+        }
+        accessors.start(seed: configuration.seed)
+        while let notice = notices.next() {
+            guard case .ended(let reason) = notice else { continue }
+            session.join()
+            if let reason { throw DemonstrationError(reason.description) }
+            break
+        }
+        return session.statistics.read()
+    }
+
+    /// The source needs a moment to map its file and listen.
+    private func connect(_ address: String) throws(SessionError) -> DestinationConnector {
+        let deadline = MonotonicClock.nowNanoseconds() + 10_000_000_000
+        var connection = DestinationConnector.Configuration()
+        connection.bulkLanes = configuration.bulkLanes
+        while true {
+            do throws(SessionError) {
+                return try DestinationConnector(to: try parse(address), configuration: connection)
+            } catch {
+                guard case .cannotConnect = error, MonotonicClock.nowNanoseconds() < deadline else { throw error }
+                _ = poll(nil, 0, 5)
+            }
+        }
+    }
+
+    private func parse(_ address: String) throws(SessionError) -> StreamAddress {
+        do throws(StreamError) { return try StreamAddress(parsing: address) } catch { throw .cannotConnect(error.description) }
+    }
+
+    private func report(
+        _ kind: MemoryKind, _ statistics: SessionStatistics, _ start: UInt64, _ threads: [AccessReport], _ wrongPages: Int,
+        _ pageCount: Int
+    ) -> Report {
+        let first = statistics.guestStoppedNanoseconds ?? start
+        let last = statistics.lastPageNanoseconds ?? first
+        return Report(
+            kind: kind, bytes: configuration.lengthBytes, lastPageMilliseconds: Double(last - first) / 1e6,
+            faults: statistics.faults, faultP50Microseconds: Double(statistics.latency.p50Nanoseconds) / 1e3,
+            faultP99Microseconds: Double(statistics.latency.p99Nanoseconds) / 1e3,
+            faultMaxMicroseconds: Double(statistics.latency.maxNanoseconds) / 1e3, demandPages: statistics.counts.demand,
+            windowPages: statistics.counts.window, pushPages: statistics.counts.push, zeroPages: statistics.counts.zero,
+            contentBytes: statistics.counts.contentBytes, threads: threads, verifiedPages: pageCount, wrongPages: wrongPages)
+    }
+}

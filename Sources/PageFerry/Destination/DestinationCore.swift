@@ -1,0 +1,208 @@
+import PageCore
+import PageEngine
+import PageTransport
+import PageWire
+import Userfault
+
+/// The receiving half of a destination's shard: faults and frames go into the engine, whose wishes `memory` fulfils.
+struct DestinationCore: ~Copyable, TransportHandler {
+    static let mailboxToken: UInt64 = 1
+    /// Tokens from here on are userfaultfds, by number.
+    static let firstFaultToken: UInt64 = 16
+
+    var engine: DestinationEngine
+    var memory: DestinationMemory
+    let mailbox: Mailbox<DestinationOrder>
+    let notify: @Sendable (DestinationNotice) -> Void
+    let relay: MachineStateRelay?
+    private let buffers: ControlBuffers
+    private var events = UserfaultEventBatch()
+    /// Pieces of the return path on their way to the source; bounded by the relay.
+    private(set) var machineState: [[UInt8]] = []
+    private var machineStateHasEnded = false
+    /// Set when the session is to end; a nil reason inside means completed.
+    private(set) var ending: SessionError??
+    private(set) var guestStoppedNanoseconds: UInt64?
+    private(set) var resumedNanoseconds: UInt64?
+    private(set) var lastPageNanoseconds: UInt64?
+    /// Whether the source has been told that every page is in: from then on it may hang up.
+    var hasReported = false
+
+    init(
+        engine: consuming DestinationEngine, memory: consuming DestinationMemory, laneCount: Int,
+        mailbox: Mailbox<DestinationOrder>, notify: @escaping @Sendable (DestinationNotice) -> Void, relay: MachineStateRelay?
+    ) {
+        self.engine = engine
+        self.memory = memory
+        self.mailbox = mailbox
+        self.notify = notify
+        self.relay = relay
+        buffers = ControlBuffers(laneCount: laneCount)
+    }
+
+    mutating func end(_ reason: SessionError?) {
+        if ending == nil { ending = .some(reason) }
+    }
+
+    /// Everything is settled and visible: takes the userfaultfds out of the guest's way.
+    mutating func releaseGuest() {
+        lastPageNanoseconds = MonotonicClock.nowNanoseconds()
+        memory.unregisterAll()
+        notify(.allResident)
+    }
+
+    // MARK: Orders and faults
+
+    mutating func readable(_ token: UInt64) {
+        if token == Self.mailboxToken {
+            takeOrders()
+        } else {
+            readFaults(Int(token - Self.firstFaultToken))
+        }
+    }
+
+    private mutating func takeOrders() {
+        for order in mailbox.takeAll() {
+            switch order {
+            case .machineState(let bytes): machineState.append(bytes)
+            case .machineStateEnd: machineStateHasEnded = true
+            case .loaded: memory.enqueue(FrameHeader(.loaded))
+            case .resumed:
+                resumedNanoseconds = MonotonicClock.nowNanoseconds()
+                memory.enqueue(FrameHeader(.resumed))
+            case .end(let reason): end(reason)
+            }
+        }
+    }
+
+    /// Reads everything a userfaultfd has, then what its unread events held up.
+    mutating func readFaults(_ number: Int) {
+        while memory.readEvents(number, into: &events) {
+            let now = MonotonicClock.nowNanoseconds()
+            for index in 0..<events.count {
+                handle(events[index], now)
+            }
+        }
+        noticeMemoryFailure()
+    }
+
+    private mutating func handle(_ event: UserfaultEvent, _ now: UInt64) {
+        switch event {
+        case .pageFault(let address, _):
+            guard let (region, page) = memory.locate(address) else { return }
+            memory.ledger.begin(sessionPage: engine.layout.sessionPage(region, page), nowNanoseconds: now)
+            engine.fault(region, page, &memory)
+        case .remove(let start, let end), .unmap(let start, let end):
+            for region in 0..<RegionIndex(engine.layout.count) {
+                guard let range = memory.pages(of: region, from: start, to: end) else { continue }
+                memory.dropParked(range)
+                engine.removed(range, &memory)
+            }
+        case .remap, .fork:
+            // Neither is asked for at hand-off; a VMM that moves its memory anyway loses the session, not the data.
+            end(.memory("the VMM moved or forked its guest memory during paging, which is not supported"))
+        case .unknown(let code):
+            end(.memory("the kernel reported a userfaultfd event of the unknown kind \(code); this kernel is newer than this build"))
+        }
+    }
+
+    /// Does what memory refused to do before.
+    mutating func retryParked() {
+        memory.retryParked()
+        noticeMemoryFailure()
+    }
+
+    private mutating func noticeMemoryFailure() {
+        if let failure = memory.failure { end(failure) }
+    }
+
+    // MARK: Frames
+
+    mutating func place(_ header: FrameHeader, lane: LaneIndex) throws(FrameError) -> PayloadTarget {
+        switch header.kind {
+        case .pages:
+            // A slab still holds pages the kernel refused: they go first.
+            if memory.isSlabInUse(lane) { emptySlab(lane) }
+            do throws(EngineViolation) {
+                return memory.target(try engine.place(header, lane: Int(lane.rawValue)), lane)
+            } catch {
+                end(.violation(error))
+                throw .rangeOutOfBounds
+            }
+        case .failure, .machineState:
+            return buffers.target(lane)
+        default:
+            throw .malformedPayload(kind: header.kind)
+        }
+    }
+
+    /// Waits until the pages parked in a lane's slab are in: microseconds after the events in front of them were read.
+    private mutating func emptySlab(_ lane: LaneIndex) {
+        let deadline = MonotonicClock.nowNanoseconds() + 1_000_000_000
+        while memory.isSlabInUse(lane), ending == nil {
+            for number in 0..<memory.userfaultCount { readFaults(number) }
+            retryParked()
+            if MonotonicClock.nowNanoseconds() > deadline {
+                end(.memory("the kernel refused to fill guest memory for a second; the VMM changes its mappings without end"))
+            }
+        }
+    }
+
+    mutating func arrived(_ header: FrameHeader, lane: LaneIndex) {
+        do throws(EngineViolation) {
+            switch header.kind {
+            case .pages: engine.arrived(header, lane: Int(lane.rawValue), &memory)
+            case .zeroPages: try engine.zero(header.range, &memory)
+            case .allSent: try engine.ended(lane: Int(lane.rawValue))
+            default: control(header, lane)
+            }
+        } catch {
+            end(.violation(error))
+        }
+        noticeMemoryFailure()
+    }
+
+    private mutating func control(_ header: FrameHeader, _ lane: LaneIndex) {
+        switch header.kind {
+        case .machineState:
+            guard let relay else { return end(.unexpectedFrame(header.kind)) }
+            if !relay.deliver(buffers.copy(lane, byteCount: header.payloadBytes)) { end(.machineStateTooLarge) }
+        case .machineStateEnd:
+            relay?.deliverEnd()
+        case .guestStopped:
+            guestStoppedNanoseconds = MonotonicClock.nowNanoseconds()
+            notify(.guestStopped)
+        case .commit:
+            notify(.committed)
+        case .ping:
+            memory.enqueue(FrameHeader(.pong, argument: header.argument))
+        case .pong:
+            break
+        case .failure:
+            end(.peerFailed(Failure(header: header, payload: buffers.copy(lane, byteCount: header.payloadBytes))))
+        default:
+            end(.unexpectedFrame(header.kind))
+        }
+    }
+
+    mutating func sent(_ token: UInt64, lane: LaneIndex) {}
+
+    mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure) {
+        if hasReported { return end(nil) }
+        engine.laneLost(lane: Int(lane.rawValue), &memory)
+        end(SessionError(closure: reason, lane: lane))
+    }
+
+    /// The next piece of the return path is on its way.
+    mutating func machineStateSent() {
+        let piece = machineState.removeFirst()
+        relay?.accepted(bytes: piece.count)
+    }
+
+    /// Whether the end of the return path is due now; answers true once.
+    mutating func takeMachineStateEnd() -> Bool {
+        guard machineStateHasEnded, machineState.isEmpty else { return false }
+        machineStateHasEnded = false
+        return true
+    }
+}

@@ -1,0 +1,237 @@
+import PageCore
+import PageEngine
+import PageTransport
+import PageWire
+import Userfault
+
+/// Guest memory as the destination's shard sees it: where each region lies in the VMM, where its bytes are received,
+/// and what the kernel still refuses. Fulfils the engine's wishes.
+struct DestinationMemory: ~Copyable, DestinationSink {
+    /// Frames for the source waiting for room on the urgent lane.
+    private static let outgoingLength = 256
+    /// Installs the kernel refused while an event waited to be read. A fault parks one entry, an extent one.
+    private static let parkedLength = 4096
+
+    /// Something the kernel refused to do now (EAGAIN).
+    enum Parked: Sendable {
+        case install(PageRange)
+        case fromSlab(PageRange, lane: Int, byteOffset: Int)
+        case resolve(RegionIndex, PageIndex)
+
+        /// The same work for what is left of its range.
+        func behind(_ rest: PageRange, skippedBytes: Int) -> Parked {
+            switch self {
+            case .install: .install(rest)
+            case .fromSlab(_, let lane, let byteOffset): .fromSlab(rest, lane: lane, byteOffset: byteOffset + skippedBytes)
+            case .resolve: self
+            }
+        }
+    }
+
+    private let layout: RegionLayout
+    private let regions: DestinationRegions
+    private let slabs: Slabs
+    private var outgoing = BoundedQueue<FrameHeader>(capacity: DestinationMemory.outgoingLength)
+    private var parked = BoundedQueue<Parked>(capacity: DestinationMemory.parkedLength)
+    /// Parked pieces by slab.
+    private var parkedInSlab: [Int]
+    var ledger = FaultLedger()
+    /// What the kernel said when it could not fill guest memory at all.
+    private(set) var failure: SessionError?
+
+    init(layout: RegionLayout, regions: consuming DestinationRegions, laneCount: Int) throws(SessionError) {
+        self.layout = layout
+        self.regions = regions
+        slabs = try Slabs(laneCount: laneCount)
+        parkedInSlab = Array(repeating: 0, count: laneCount)
+    }
+
+    // MARK: Userfaultfds
+
+    var userfaultCount: Int { regions.userfaultCount }
+    func userfaultDescriptor(_ number: Int) -> Int32 { regions.userfaultDescriptor(number) }
+
+    /// - Returns: false when there is nothing more to read now.
+    mutating func readEvents(_ number: Int, into events: inout UserfaultEventBatch) -> Bool {
+        do throws(UserfaultError) {
+            return try regions.readEvents(number, into: &events)
+        } catch {
+            fail(.memory(error.description))
+            return false
+        }
+    }
+
+    /// The page that holds an address of the VMM, or nil when it is none of ours.
+    func locate(_ address: UInt) -> (RegionIndex, PageIndex)? { regions.locate(address) }
+
+    /// The whole pages of a region inside a run of the VMM's addresses.
+    func pages(of region: RegionIndex, from start: UInt, to end: UInt) -> PageRange? {
+        regions.pages(of: region, from: start, to: end)
+    }
+
+    func unregisterAll() { regions.unregisterAll() }
+
+    // MARK: Frames
+
+    /// Where the payload of a frame goes.
+    func target(_ placement: Placement, _ lane: LaneIndex) -> PayloadTarget {
+        switch placement {
+        case .direct(let range): regions.target(range)
+        case .slab: slabs.target(lane)
+        case .discard: .discard
+        }
+    }
+
+    var nextOutgoing: FrameHeader? { outgoing.first }
+
+    mutating func outgoingSent() { outgoing.popFirst() }
+
+    /// Queues a frame that the protocol allows only a handful of.
+    mutating func enqueue(_ header: FrameHeader) {
+        if !outgoing.append(header) { fail(.linkLost("the source takes nothing any more")) }
+    }
+
+    mutating func request(_ window: PageRange, demanded: PageIndex) -> Bool {
+        var header = FrameHeader(.request, range: window)
+        header.argument = UInt64(demanded)
+        return outgoing.append(header)
+    }
+
+    mutating func grantCredit(bytes: Int) -> Bool {
+        outgoing.append(FrameHeader(.credit, argument: UInt64(bytes)))
+    }
+
+    mutating func reportRemoved(_ range: PageRange) -> Bool {
+        outgoing.append(FrameHeader(.removed, range: range))
+    }
+
+    mutating func reportAllResident() -> Bool {
+        parked.isEmpty && outgoing.append(FrameHeader(.allResident))
+    }
+
+    // MARK: Making pages visible
+
+    mutating func install(_ range: PageRange) {
+        finish(regions.install(range), .install(range), range)
+    }
+
+    mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {
+        finish(
+            regions.copy(range, from: slabs.address(lane, byteOffset)), .fromSlab(range, lane: lane, byteOffset: byteOffset), range)
+    }
+
+    mutating func resolve(_ region: RegionIndex, _ page: PageIndex) {
+        let range = PageRange(region: region, first: page, count: 1)
+        finish(regions.resolve(range), .resolve(region, page), range)
+    }
+
+    mutating func erase(_ range: PageRange) {
+        if let text = regions.erase(range) { fail(.memory(text)) }
+    }
+
+    private mutating func finish(_ outcome: InstallOutcome, _ work: Parked, _ range: PageRange) {
+        switch outcome {
+        case .installed, .alreadyPresent:
+            ledger.end(sessionPages: layout.sessionPages(range))
+        case .partially(let doneBytes, let obstacle):
+            let done = doneBytes >> layout[range.region].pageSize.shift
+            ledger.end(sessionPages: layout.sessionPages(PageRange(region: range.region, first: range.first, count: done)))
+            let rest = PageRange(region: range.region, first: range.first + done, count: range.count - done)
+            stopped(by: obstacle, work.behind(rest, skippedBytes: doneBytes), rest)
+        case .retryAfterEvents: stopped(by: .retryAfterEvents, work, range)
+        case .vmmGone: stopped(by: .vmmGone, work, range)
+        case .unregistered: stopped(by: .unregistered, work, range)
+        case .failed(let code): stopped(by: .failed(code: code), work, range)
+        }
+    }
+
+    private mutating func stopped(by obstacle: InstallObstacle, _ work: Parked, _ range: PageRange) {
+        switch obstacle {
+        case .retryAfterEvents:
+            park(work)
+        case .unregistered:
+            // The VMM unmapped the range: nobody can fault on it any more.
+            ledger.end(sessionPages: layout.sessionPages(range))
+        case .vmmGone:
+            fail(.processEnded)
+        case .failed(let code):
+            fail(.memory("the kernel could not fill guest pages \(range): \(SystemError.text(code))"))
+        }
+    }
+
+    private mutating func fail(_ error: SessionError) {
+        if failure == nil { failure = error }
+    }
+
+    // MARK: Parked work
+
+    var hasParked: Bool { !parked.isEmpty }
+
+    func isSlabInUse(_ lane: LaneIndex) -> Bool { parkedInSlab[Int(lane.rawValue)] > 0 }
+
+    private mutating func park(_ work: Parked) {
+        guard parked.append(work) else {
+            return fail(
+                .memory("the kernel refused to fill guest memory \(Self.parkedLength) times over; the VMM changes its mappings without end")
+            )
+        }
+        if case .fromSlab(_, let lane, _) = work { parkedInSlab[lane] += 1 }
+    }
+
+    private mutating func takeParked() -> Parked? {
+        guard let work = parked.popFirst() else { return nil }
+        if case .fromSlab(_, let lane, _) = work { parkedInSlab[lane] -= 1 }
+        return work
+    }
+
+    /// Tries everything parked once more; what is refused again waits on.
+    mutating func retryParked() {
+        for _ in 0..<parked.count {
+            guard failure == nil, let work = takeParked() else { return }
+            perform(work)
+        }
+    }
+
+    private mutating func perform(_ work: Parked) {
+        switch work {
+        case .install(let range): install(range)
+        case .fromSlab(let range, let lane, let byteOffset):
+            installFromSlab(range, lane: lane, byteOffset: byteOffset)
+        case .resolve(let region, let page): resolve(region, page)
+        }
+    }
+
+    /// The guest gave pages up whose installation waits: they must never appear, so they are erased, and whoever waits
+    /// for them gets zeros.
+    mutating func dropParked(_ removed: PageRange) {
+        for _ in 0..<parked.count {
+            guard let work = takeParked() else { return }
+            switch work {
+            case .install(let range) where range.overlaps(removed):
+                for page in range.first..<range.end {
+                    let one = PageRange(region: range.region, first: page, count: 1)
+                    if removed.contains(page) {
+                        erase(one)
+                        park(.resolve(range.region, page))
+                    } else {
+                        park(.install(one))
+                    }
+                }
+            case .fromSlab(let range, let lane, let byteOffset) where range.overlaps(removed):
+                let pageBytes = layout[range.region].pageSize.bytes
+                for page in range.first..<range.end {
+                    if removed.contains(page) {
+                        park(.resolve(range.region, page))
+                    } else {
+                        park(
+                            .fromSlab(
+                                PageRange(region: range.region, first: page, count: 1), lane: lane,
+                                byteOffset: byteOffset + (page - range.first) * pageBytes))
+                    }
+                }
+            default:
+                park(work)
+            }
+        }
+    }
+}

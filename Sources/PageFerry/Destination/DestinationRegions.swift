@@ -1,0 +1,173 @@
+import Glibc
+import HostMemory
+import PageCore
+import PageTransport
+import Userfault
+
+/// The regions of a session, mapped for receiving, and the system calls that fill them.
+struct DestinationRegions: ~Copyable {
+    @safe private final class Region {
+        let guestAddress: UInt
+        let lengthBytes: Int
+        let pageSize: PageSize
+        let fileOffset: Int
+        let userfault: UserfaultDescriptor
+        /// Mapping B and its file; nil for anonymous memory.
+        let file: MemoryFile?
+        let mapping: MappedMemory?
+        /// The first byte of mapping B.
+        @unsafe let base: UnsafeMutableRawPointer?
+
+        init(_ region: DestinationRegion) throws(SessionError) {
+            guestAddress = region.guestAddress
+            lengthBytes = region.lengthBytes
+            pageSize = region.pageSize
+            fileOffset = region.backing?.fileOffset ?? 0
+            do throws(UserfaultError) {
+                userfault = try UserfaultDescriptor(adopting: region.userfault)
+            } catch {
+                if let backing = region.backing { close(backing.descriptor) }
+                throw .memory("region '\(region.name)': \(error.description)")
+            }
+            guard let backing = region.backing else {
+                file = nil
+                mapping = nil
+                unsafe base = nil
+                return
+            }
+            do throws(HostMemoryError) {
+                let opened = try MemoryFile(adopting: backing.descriptor, name: region.name)
+                let mapped = try MappedMemory(
+                    of: opened, offset: backing.fileOffset, lengthBytes: region.lengthBytes, access: .readWrite)
+                // SAFETY: the mapping lives exactly as long as this object.
+                unsafe base = mapped.pointer
+                mapping = consume mapped
+                file = consume opened
+            } catch {
+                throw .memory("region '\(region.name)': \(error.description)")
+            }
+        }
+    }
+
+    private let regions: ContiguousArray<Region>
+    /// A page of zeros for kinds of memory that UFFDIO_ZEROPAGE does not know (hugetlbfs).
+    private let zeroPage: MappedMemory
+
+    init(_ handedOver: [DestinationRegion]) throws(SessionError) {
+        var regions: ContiguousArray<Region> = []
+        for region in handedOver { regions.append(try Region(region)) }
+        zeroPage = try Self.makeZeroPage()
+        self.regions = regions
+    }
+
+    private static func makeZeroPage() throws(SessionError) -> MappedMemory {
+        do throws(HostMemoryError) {
+            return try MappedMemory(anonymousBytes: PageSize.twoMiB.bytes)
+        } catch {
+            throw .memory(error.description)
+        }
+    }
+
+    var receivesInPlace: [Bool] { regions.map { $0.file != nil } }
+
+    // MARK: Events
+
+    var userfaultCount: Int { regions.count }
+
+    func userfaultDescriptor(_ number: Int) -> Int32 { regions[number].userfault.rawValue }
+
+    func readEvents(_ number: Int, into events: inout UserfaultEventBatch) throws(UserfaultError) -> Bool {
+        try regions[number].userfault.readEvents(into: &events) > 0
+    }
+
+    /// The page that holds an address of the VMM, or nil when it is none of ours. O(regions).
+    func locate(_ address: UInt) -> (RegionIndex, PageIndex)? {
+        for (number, region) in regions.enumerated() {
+            if address >= region.guestAddress, address - region.guestAddress < UInt(region.lengthBytes) {
+                return (RegionIndex(number), Int(address - region.guestAddress) >> region.pageSize.shift)
+            }
+        }
+        return nil
+    }
+
+    /// The whole pages of a region inside a run of the VMM's addresses.
+    func pages(of number: RegionIndex, from start: UInt, to end: UInt) -> PageRange? {
+        let region = regions[Int(number)]
+        let low = max(start, region.guestAddress)
+        let high = min(end, region.guestAddress + UInt(region.lengthBytes))
+        guard low < high else { return nil }
+        let mask = region.pageSize.bytes - 1
+        let first = (Int(low - region.guestAddress) + mask) >> region.pageSize.shift
+        let last = Int(high - region.guestAddress) >> region.pageSize.shift
+        return first < last ? PageRange(region: number, first: first, count: last - first) : nil
+    }
+
+    /// Takes the userfaultfds out of the guest's way. Everything must be in: what is missing reads as zero from here on.
+    func unregisterAll() {
+        for region in regions {
+            // A VMM that has ended, or unmapped the region, has nothing registered any more.
+            try? region.userfault.unregister(address: region.guestAddress, lengthBytes: region.lengthBytes)
+        }
+    }
+
+    // MARK: Filling
+
+    /// Where the bytes of a range are received.
+    func target(_ range: PageRange) -> PayloadTarget {
+        let region = regions[Int(range.region)]
+        guard let base = unsafe region.base else { preconditionFailure("only mapped regions receive in place") }
+        precondition(range.end << region.pageSize.shift <= region.lengthBytes, "a range lies in its mapping")
+        // SAFETY: the range was just checked against the mapping, which lives as long as the session.
+        return unsafe .memory(base + (range.first << region.pageSize.shift))
+    }
+
+    /// The bytes of the range lie in mapping B: maps them into the guest.
+    func install(_ range: PageRange) -> InstallOutcome {
+        let region = regions[Int(range.region)]
+        return region.userfault.continueRange(
+            address: address(range, region), lengthBytes: range.count << region.pageSize.shift, pageSize: region.pageSize)
+    }
+
+    /// Copies a range in from this process's memory.
+    func copy(_ range: PageRange, from source: UInt) -> InstallOutcome {
+        let region = regions[Int(range.region)]
+        return region.userfault.copy(
+            source: source, address: address(range, region), lengthBytes: range.count << region.pageSize.shift,
+            pageSize: region.pageSize)
+    }
+
+    /// Makes one settled page visible: what mapping B holds, or zeros when it holds nothing.
+    func resolve(_ page: PageRange) -> InstallOutcome {
+        let region = regions[Int(page.region)]
+        if region.file != nil {
+            let outcome = install(page)
+            guard outcome == .failed(code: EFAULT) else { return outcome }
+        }
+        // A huge page has no zero operation; for shared memory a page that got present meanwhile answers "already", its
+        // thread is woken, faults once more, and finds it above.
+        if region.pageSize == .fourKiB {
+            return region.userfault.zero(
+                address: address(page, region), lengthBytes: region.pageSize.bytes, pageSize: region.pageSize)
+        }
+        return copy(page, from: zeroPage.address)
+    }
+
+    /// Frees what mapping B holds of a range, so that it reads as zero.
+    ///
+    /// - Returns: why it could not, or nil.
+    func erase(_ range: PageRange) -> String? {
+        let region = regions[Int(range.region)]
+        guard region.file != nil else { return nil }
+        let start = region.fileOffset + range.first << region.pageSize.shift
+        do throws(HostMemoryError) {
+            try region.file?.punchHole(start..<(start + range.count << region.pageSize.shift))
+            return nil
+        } catch {
+            return error.description
+        }
+    }
+
+    private func address(_ range: PageRange, _ region: Region) -> UInt {
+        region.guestAddress + UInt(range.first << region.pageSize.shift)
+    }
+}

@@ -1,0 +1,101 @@
+import PageCore
+import PageEngine
+import PageTransport
+import PageWire
+import StreamTransport
+import Synchronization
+
+/// One source being pulled from: a thread of its own serves the faults of the regions handed over.
+public final class DestinationSession: Sendable {
+    public struct Configuration: Sendable {
+        public var window = WindowPolicy()
+        /// Bytes of pushed pages that may be on the way at once.
+        public var creditBytes = 2 << 20
+        /// How long to spin for the next event before sleeping, after something happened.
+        public var spinNanoseconds: UInt64 = 50_000
+        /// The most bytes taken from a connection at once: a fault waits for at most one such piece.
+        public var receiveBytes = 128 << 10
+
+        public init() {}
+    }
+
+    private let notify: @Sendable (DestinationNotice) -> Void
+    public let statistics = SharedStatistics()
+    private let orders = Mailbox<DestinationOrder>()
+    private let relay: MachineStateRelay?
+    private let thread = Mutex<DedicatedThread?>(nil)
+
+    /// Starts serving faults at once; they wait until the source's guest has stopped.
+    ///
+    /// - Parameters:
+    ///   - opened: its sockets belong to the session from here on.
+    ///   - regions: the memory handed over, in the order of the layout; their descriptors belong to the session.
+    ///   - machineState: a socket to the VMM that takes its machine state and brings the return path; closed at the end.
+    ///   - notify: called on the session's thread with what it has to say, in order; `.ended` is the last.
+    public init(
+        _ opened: OpenedDestination, regions: [DestinationRegion], machineState: Int32?, configuration: Configuration,
+        notify: @escaping @Sendable (DestinationNotice) -> Void
+    ) {
+        self.notify = notify
+        let orders = orders
+        relay = machineState.map { socket in
+            MachineStateRelay(adopting: socket) { piece in
+                switch piece {
+                case .bytes(let bytes): orders.post(.machineState(bytes))
+                case .end: orders.post(.machineStateEnd)
+                }
+            }
+        }
+        thread.withLock { thread in
+            thread = DedicatedThread(name: "fault-shard") { [self] in
+                let reason = serve(opened, regions, configuration)
+                relay?.stop()
+                notify(.ended(reason))
+            }
+        }
+    }
+
+    /// The VMM has loaded the machine state: asks the source for the commit.
+    public func loaded() { orders.post(.loaded) }
+
+    /// The guest runs here.
+    public func resumed() { orders.post(.resumed) }
+
+    /// Ends the session and tells the source why.
+    public func end(_ reason: SessionError) { orders.post(.end(reason)) }
+
+    /// Waits until the session's thread has ended. Call once, after `.ended`.
+    public func join() { thread.withLock { $0.take() }?.join() }
+
+    private func serve(
+        _ opened: OpenedDestination, _ regions: [DestinationRegion], _ configuration: Configuration
+    ) -> SessionError? {
+        var transportConfiguration = StreamConfiguration()
+        // Exactly a header: page bytes never pass through a buffer on their way to guest memory.
+        transportConfiguration.urgentReadAheadBytes = FrameHeader.byteCount
+        transportConfiguration.bulkReadAheadBytes = FrameHeader.byteCount
+        transportConfiguration.mostReceiveBytes = configuration.receiveBytes
+        let laneCount = opened.lanes.count
+        do throws(StreamError) {
+            let transport = try StreamTransport(lanes: StreamLanes(opened.lanes), configuration: transportConfiguration)
+            do throws(SessionError) {
+                let mapped = try DestinationRegions(regions)
+                var engineConfiguration = DestinationEngine.Configuration(
+                    receivesInPlace: mapped.receivesInPlace, laneCount: laneCount)
+                engineConfiguration.window = configuration.window
+                engineConfiguration.creditBytes = configuration.creditBytes
+                let core = DestinationCore(
+                    engine: DestinationEngine(layout: opened.layout, configuration: engineConfiguration),
+                    memory: try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount),
+                    laneCount: laneCount, mailbox: orders, notify: notify, relay: relay)
+                var shard = DestinationShard(
+                    core: core, transport: transport, statistics: statistics, spinNanoseconds: configuration.spinNanoseconds)
+                return shard.run()
+            } catch {
+                return error
+            }
+        } catch {
+            return .cannotConnect(error.description)
+        }
+    }
+}

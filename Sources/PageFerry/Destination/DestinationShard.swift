@@ -1,0 +1,120 @@
+import PageCore
+import PageEngine
+import PageTransport
+import PageWire
+
+/// The loop of one destination session on its own thread: the only place where engine, fault layer and transport meet.
+struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
+    private static var statisticsIntervalNanoseconds: UInt64 { 50_000_000 }
+    /// How long a source may take to hang up after it was told that every page is in.
+    private static var farewellNanoseconds: UInt64 { 5_000_000_000 }
+
+    private var core: DestinationCore
+    private var transport: Transport
+    private let statistics: SharedStatistics
+    private let spinNanoseconds: UInt64
+    private var nextStatisticsNanoseconds: UInt64 = 0
+    private var farewellDeadlineNanoseconds: UInt64 = .max
+
+    init(
+        core: consuming DestinationCore, transport: consuming Transport, statistics: SharedStatistics, spinNanoseconds: UInt64
+    ) {
+        self.core = core
+        self.transport = transport
+        self.statistics = statistics
+        self.spinNanoseconds = spinNanoseconds
+    }
+
+    /// Runs until the session is over.
+    ///
+    /// - Returns: nil when it completed.
+    mutating func run() -> SessionError? {
+        transport.watch(descriptor: core.mailbox.descriptor, token: DestinationCore.mailboxToken)
+        for number in 0..<core.memory.userfaultCount {
+            transport.watch(
+                descriptor: core.memory.userfaultDescriptor(number), token: DestinationCore.firstFaultToken + UInt64(number))
+        }
+        core.readable(DestinationCore.mailboxToken)
+        while core.ending == nil {
+            sendWhatIsDue()
+            transport.poll(&core, wait: waitPolicy())
+            if core.memory.hasParked { core.retryParked() }
+            completeWhenDue()
+            publishStatistics(force: false)
+        }
+        finish()
+        return core.ending ?? nil
+    }
+
+    /// Work that the kernel refused has no event of its own, so its wake-up is a short time-out.
+    private func waitPolicy() -> WaitPolicy {
+        if core.memory.hasParked { return WaitPolicy(timeoutNanoseconds: 50_000) }
+        return WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 100_000_000)
+    }
+
+    private mutating func sendWhatIsDue() {
+        core.engine.retry(&core.memory)
+        while let header = core.memory.nextOutgoing, transport.submit(header, lane: .urgent) {
+            core.memory.outgoingSent()
+            if header.kind == .allResident {
+                core.hasReported = true
+                farewellDeadlineNanoseconds = MonotonicClock.nowNanoseconds() + Self.farewellNanoseconds
+            }
+        }
+        while let piece = core.machineState.first {
+            let header = FrameHeader(.machineState, payloadBytes: piece.count)
+            guard transport.submit(header, copying: piece, lane: .urgent) else { return }
+            core.machineStateSent()
+        }
+        if transport.freeSlots(.urgent) > 0, core.takeMachineStateEnd() {
+            _ = transport.submit(FrameHeader(.machineStateEnd), lane: .urgent)
+        }
+    }
+
+    /// When the last page is in and visible, the guest is set free before the source hears of it.
+    private mutating func completeWhenDue() {
+        if core.engine.isComplete, !core.memory.hasParked, core.lastPageNanoseconds == nil {
+            for number in 0..<core.memory.userfaultCount {
+                transport.unwatch(token: DestinationCore.firstFaultToken + UInt64(number))
+            }
+            core.releaseGuest()
+        }
+        if MonotonicClock.nowNanoseconds() > farewellDeadlineNanoseconds { core.end(nil) }
+    }
+
+    private mutating func finish() {
+        if let reason = core.ending ?? nil {
+            if case .peerFailed = reason {
+            } else {
+                let (header, payload) = reason.failure.encoded()
+                _ = transport.submit(header, copying: payload, lane: .urgent)
+            }
+        }
+        transport.close()
+        publishStatistics(force: true)
+    }
+
+    private mutating func publishStatistics(force: Bool) {
+        let now = MonotonicClock.nowNanoseconds()
+        guard force || now >= nextStatisticsNanoseconds else { return }
+        nextStatisticsNanoseconds = now + Self.statisticsIntervalNanoseconds
+        var snapshot = SessionStatistics()
+        snapshot.totalPages = core.engine.layout.totalPages
+        snapshot.missingPages = core.engine.missingPages
+        snapshot.counts = core.engine.counts
+        snapshot.faults = core.engine.faultCount
+        snapshot.waitingFaults = core.engine.waitingPages
+        snapshot.latency = FaultLatency(core.memory.ledger.latencies)
+        snapshot.guestStoppedNanoseconds = core.guestStoppedNanoseconds
+        snapshot.resumedNanoseconds = core.resumedNanoseconds
+        snapshot.lastPageNanoseconds = core.lastPageNanoseconds
+        snapshot.phase =
+            switch core.ending {
+            case .some(.none): .completed
+            case .some(.some(.cancelled)): .cancelled
+            case .some(.some): .failed
+            case .none: core.guestStoppedNanoseconds == nil ? .active : .postcopyActive
+            }
+        statistics.publish(snapshot)
+    }
+}

@@ -1,0 +1,160 @@
+import PageCore
+import PageEngine
+import PageTransport
+import PageWire
+
+/// The receiving half of a source's shard: what comes from the destination goes into the engine, the relay, the notices.
+struct SourceCore: ~Copyable, TransportHandler {
+    static let mailboxToken: UInt64 = 1
+    /// Control frames waiting for room on the urgent lane. Bounded by the protocol: a handful a session.
+    private static let outboxLength = 64
+
+    var engine: SourceEngine
+    let mailbox: Mailbox<SourceOrder>
+    let notify: @Sendable (SourceNotice) -> Void
+    let relay: MachineStateRelay?
+    private let buffers: ControlBuffers
+    private(set) var outbox: BoundedQueue<FrameHeader>
+    /// Machine state on its way to the destination; bounded by the relay.
+    private(set) var machineState: [[UInt8]] = []
+    private var machineStateHasEnded = false
+    /// Set when the session is to end; a nil reason inside means completed.
+    private(set) var ending: SessionError??
+    private(set) var guestStoppedNanoseconds: UInt64?
+    private(set) var resumedNanoseconds: UInt64?
+    private(set) var lastPageNanoseconds: UInt64?
+    private(set) var isCommitted = false
+
+    init(
+        engine: consuming SourceEngine, laneCount: Int, mailbox: Mailbox<SourceOrder>, notify: @escaping @Sendable (SourceNotice) -> Void,
+        relay: MachineStateRelay?
+    ) {
+        self.engine = engine
+        self.mailbox = mailbox
+        self.notify = notify
+        self.relay = relay
+        buffers = ControlBuffers(laneCount: laneCount)
+        outbox = BoundedQueue(capacity: Self.outboxLength)
+    }
+
+    mutating func end(_ reason: SessionError?) {
+        if ending == nil { ending = .some(reason) }
+    }
+
+    // MARK: Orders
+
+    mutating func readable(_ token: UInt64) {
+        for order in mailbox.takeAll() {
+            switch order {
+            case .guestStopped:
+                guestStoppedNanoseconds = MonotonicClock.nowNanoseconds()
+                engine.start()
+                enqueue(FrameHeader(.guestStopped))
+            case .machineState(let bytes):
+                machineState.append(bytes)
+            case .machineStateEnd:
+                machineStateHasEnded = true
+            case .commit:
+                isCommitted = true
+                enqueue(FrameHeader(.commit))
+            case .end(let reason):
+                end(reason)
+            }
+        }
+    }
+
+    private mutating func enqueue(_ header: FrameHeader) {
+        if !outbox.append(header) { end(.violation(.creditOverflow)) }
+    }
+
+    /// The next control frame is on its way.
+    mutating func outboxSent() { outbox.popFirst() }
+
+    /// The next piece of machine state is on its way.
+    mutating func machineStateSent() {
+        let piece = machineState.removeFirst()
+        relay?.accepted(bytes: piece.count)
+    }
+
+    /// Whether the end of the machine state is due now; answers true once.
+    mutating func takeMachineStateEnd() -> Bool {
+        guard machineStateHasEnded, machineState.isEmpty else { return false }
+        machineStateHasEnded = false
+        return true
+    }
+
+    // MARK: Frames
+
+    mutating func place(_ header: FrameHeader, lane: LaneIndex) throws(FrameError) -> PayloadTarget {
+        switch header.kind {
+        case .failure, .machineState: return buffers.target(lane)
+        default: throw .malformedPayload(kind: header.kind)
+        }
+    }
+
+    mutating func arrived(_ header: FrameHeader, lane: LaneIndex) {
+        do throws(EngineViolation) {
+            switch header.kind {
+            case .request:
+                guard header.argument <= UInt64(RegionLayout.mostBytes) else { throw .outsideRegions(header.range) }
+                try engine.request(window: header.range, demanded: PageIndex(header.argument))
+            case .credit:
+                try engine.credit(bytes: header.argument)
+            case .removed:
+                try engine.removed(header.range)
+            default:
+                control(header, lane)
+            }
+        } catch {
+            end(.violation(error))
+        }
+    }
+
+    private mutating func control(_ header: FrameHeader, _ lane: LaneIndex) {
+        switch header.kind {
+        case .machineState:
+            guard let relay else { return end(.unexpectedFrame(header.kind)) }
+            if !relay.deliver(buffers.copy(lane, byteCount: header.payloadBytes)) { end(.machineStateTooLarge) }
+        case .machineStateEnd:
+            relay?.deliverEnd()
+        case .loaded:
+            notify(.loaded)
+        case .resumed:
+            resumedNanoseconds = MonotonicClock.nowNanoseconds()
+            notify(.resumed)
+        case .allResident:
+            // Believed only when it can be true: the memory is let go for it.
+            guard engine.isAllSent else { return end(.unexpectedFrame(header.kind)) }
+            lastPageNanoseconds = MonotonicClock.nowNanoseconds()
+            notify(.allResident)
+            end(nil)
+        case .ping:
+            enqueue(FrameHeader(.pong, argument: header.argument))
+        case .pong:
+            break
+        case .failure:
+            end(.peerFailed(Failure(header: header, payload: buffers.copy(lane, byteCount: header.payloadBytes))))
+        default:
+            end(.unexpectedFrame(header.kind))
+        }
+    }
+
+    mutating func sent(_ token: UInt64, lane: LaneIndex) {}
+
+    mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure) {
+        end(SessionError(closure: reason, lane: lane))
+    }
+}
+
+extension SessionError {
+    /// The end of a lane, as the end of a session.
+    init(closure: LaneClosure, lane: LaneIndex) {
+        let name = lane == .urgent ? "the urgent lane" : "bulk lane \(lane.rawValue)"
+        switch closure {
+        case .endOfStream: self = .linkLost("the peer closed \(name)")
+        case .truncated: self = .linkLost("\(name) ended inside a frame")
+        case .failed(let errno): self = .linkLost("\(name): \(SystemError.text(errno))")
+        case .refused(let error): self = .damagedFrame(error)
+        }
+    }
+}

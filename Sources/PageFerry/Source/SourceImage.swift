@@ -1,0 +1,83 @@
+import HostMemory
+import PageCore
+
+/// One region of a source's memory, as it is given to a session.
+public struct SourceRegionDescriptor: Sendable {
+    public var name: String
+    /// An open descriptor of the memory file; belongs to the image from then on.
+    public var descriptor: Int32
+    /// Where the region begins in the file.
+    public var fileOffset: Int
+    public var lengthBytes: Int
+
+    public init(name: String, descriptor: Int32, fileOffset: Int, lengthBytes: Int) {
+        self.name = name
+        self.descriptor = descriptor
+        self.fileOffset = fileOffset
+        self.lengthBytes = lengthBytes
+    }
+}
+
+/// The memory a source serves: mapped once, read by any number of sessions. It must not change while it is served.
+public final class SourceImage: Sendable {
+    /// One region, mapped.
+    final class Region: Sendable {
+        let file: MemoryFile
+        let mapping: MappedMemory
+        let fileOffset: Int
+
+        init(file: consuming MemoryFile, fileOffset: Int, lengthBytes: Int) throws(HostMemoryError) {
+            mapping = try MappedMemory(of: file, offset: fileOffset, lengthBytes: lengthBytes, access: .readOnly)
+            self.file = file
+            self.fileOffset = fileOffset
+        }
+    }
+
+    let regions: [Region]
+    public let layout: RegionLayout
+
+    /// Maps the regions of a virtual machine.
+    public convenience init(_ descriptors: [SourceRegionDescriptor]) throws(SessionError) {
+        var regions: [(String, Region)] = []
+        for region in descriptors {
+            do throws(HostMemoryError) {
+                let file = try MemoryFile(adopting: region.descriptor, name: region.name)
+                regions.append((region.name, try Region(
+                    file: file, fileOffset: region.fileOffset, lengthBytes: region.lengthBytes)))
+            } catch {
+                throw .memory("memory region '\(region.name)': \(error.description)")
+            }
+        }
+        try self.init(regions)
+    }
+
+    /// Maps a whole memory file as one region.
+    public convenience init(path: String) throws(SessionError) {
+        let region: Region
+        do throws(HostMemoryError) {
+            let file = try MemoryFile(path: path, access: .readOnly)
+            let lengthBytes = try file.lengthBytes()
+            guard lengthBytes > 0, lengthBytes & (file.pageSize.bytes - 1) == 0 else {
+                throw .outsideFile(offset: 0, lengthBytes: lengthBytes, fileBytes: lengthBytes)
+            }
+            region = try Region(file: file, fileOffset: 0, lengthBytes: lengthBytes)
+        } catch {
+            throw .memory(error.description)
+        }
+        try self.init([(String(path.split(separator: "/").last?.prefix(64) ?? "memory"), region)])
+    }
+
+    private init(_ regions: [(String, Region)]) throws(SessionError) {
+        do throws(RegionLayoutError) {
+            var descriptions: [RegionDescription] = []
+            for (name, region) in regions {
+                descriptions.append(try RegionDescription(
+                    name: name, lengthBytes: region.mapping.lengthBytes, pageSize: region.mapping.pageSize))
+            }
+            layout = try RegionLayout(descriptions)
+        } catch {
+            throw .memory(error.description)
+        }
+        self.regions = regions.map { $0.1 }
+    }
+}

@@ -1,0 +1,158 @@
+import PageCore
+import PageEngine
+import PageTransport
+import PageWire
+import Synchronization
+
+/// The loop of one source session on its own thread: the only place where engine, memory and transport meet.
+struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
+    /// Bytes of windows that may wait on the urgent lane in front of the next demand.
+    private static var mostWindowBytesPending: Int { 96 << 10 }
+    /// Bytes of push that may wait in a bulk lane for its connection.
+    private static var mostBulkBytesPending: Int { 512 << 10 }
+    private static var statisticsIntervalNanoseconds: UInt64 { 50_000_000 }
+
+    private var core: SourceCore
+    private var transport: Transport
+    private var memory: SourceMemory
+    private let statistics: SharedStatistics
+    private let spinNanoseconds: UInt64
+    /// Lanes on which the end of the pages has been announced.
+    private var endedLanes: [Bool]
+    private var nextStatisticsNanoseconds: UInt64 = 0
+
+    init(
+        core: consuming SourceCore, transport: consuming Transport, memory: consuming SourceMemory,
+        statistics: SharedStatistics, spinNanoseconds: UInt64
+    ) {
+        self.core = core
+        endedLanes = Array(repeating: false, count: transport.laneCount)
+        self.transport = transport
+        self.memory = memory
+        self.statistics = statistics
+        self.spinNanoseconds = spinNanoseconds
+    }
+
+    /// Runs until the session is over.
+    ///
+    /// - Returns: nil when it completed.
+    mutating func run() -> SessionError? {
+        transport.watch(descriptor: core.mailbox.descriptor, token: SourceCore.mailboxToken)
+        core.readable(SourceCore.mailboxToken)
+        while core.ending == nil {
+            let isBusy = sendWhatIsDue()
+            let wait =
+                isBusy ? WaitPolicy.immediate : WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 100_000_000)
+            transport.poll(&core, wait: wait)
+            publishStatistics(force: false)
+        }
+        finish()
+        return core.ending ?? nil
+    }
+
+    /// Fills the lanes: demands first, then control, then windows, then the push.
+    ///
+    /// - Returns: whether something is left that could go at once.
+    private mutating func sendWhatIsDue() -> Bool {
+        sendUrgent(includingWindows: false)
+        sendControl()
+        sendUrgent(includingWindows: true)
+        let pushed = push()
+        announceEnd()
+        return pushed
+    }
+
+    private mutating func sendUrgent(includingWindows: Bool) {
+        while transport.freeSlots(.urgent) > 0 {
+            let windows = includingWindows && transport.pendingBytes(.urgent) < Self.mostWindowBytesPending
+            guard let command = core.engine.nextUrgent(&memory, includingWindows: windows) else { return }
+            submit(command, .urgent)
+        }
+    }
+
+    private mutating func sendControl() {
+        while let header = core.outbox.first, transport.submit(header, lane: .urgent) { core.outboxSent() }
+        while let piece = core.machineState.first {
+            let header = FrameHeader(.machineState, payloadBytes: piece.count)
+            guard transport.submit(header, copying: piece, lane: .urgent) else { return }
+            core.machineStateSent()
+        }
+        if transport.freeSlots(.urgent) > 0, core.takeMachineStateEnd() {
+            _ = transport.submit(FrameHeader(.machineStateEnd), lane: .urgent)
+        }
+    }
+
+    /// One extent a bulk lane and turn, so that a demand which comes meanwhile waits for little.
+    private mutating func push() -> Bool {
+        var didPush = false
+        let lanes = transport.laneCount == 1 ? 0..<1 : 1..<transport.laneCount
+        for number in lanes {
+            let lane = LaneIndex(UInt8(number))
+            guard transport.freeSlots(lane) > 8, transport.pendingBytes(lane) < Self.mostBulkBytesPending else { continue }
+            // Zero ranges are 32 bytes each: a few of them go along at once.
+            for _ in 0..<16 {
+                guard let command = core.engine.nextBulk(&memory) else { break }
+                submit(command, lane)
+                didPush = true
+                if case .pages = command { break }
+            }
+        }
+        return didPush
+    }
+
+    private mutating func submit(_ command: SourceCommand, _ lane: LaneIndex) {
+        let accepted: Bool
+        switch command {
+        case .pages(let range, let reason):
+            let bytes = unsafe memory.bytes(of: range)
+            let header = FrameHeader(.pages, reason: reason, range: range, payloadBytes: bytes.count)
+            // SAFETY: the region stays mapped for as long as the shard lives, and its memory is final.
+            accepted = unsafe transport.submit(header, payload: bytes, token: 0, lane: lane)
+        case .zero(let range, let reason):
+            accepted = transport.submit(FrameHeader(.zeroPages, reason: reason, range: range), lane: lane)
+        }
+        // Room was checked before the engine was asked; only a lane that has just closed refuses, and that ends the session.
+        if !accepted { core.end(.linkLost("a lane refused a frame")) }
+    }
+
+    private mutating func announceEnd() {
+        guard core.engine.isAllSent else { return }
+        for lane in 0..<transport.laneCount where !endedLanes[lane] {
+            endedLanes[lane] = transport.submit(FrameHeader(.allSent), lane: LaneIndex(UInt8(lane)))
+        }
+    }
+
+    private mutating func finish() {
+        if let reason = core.ending ?? nil {
+            let (header, payload) = reason.failure.encoded()
+            if case .peerFailed = reason {
+            } else {
+                _ = transport.submit(header, copying: payload, lane: .urgent)
+            }
+        }
+        transport.close()
+        publishStatistics(force: true)
+    }
+
+    private mutating func publishStatistics(force: Bool) {
+        let now = MonotonicClock.nowNanoseconds()
+        guard force || now >= nextStatisticsNanoseconds else { return }
+        nextStatisticsNanoseconds = now + Self.statisticsIntervalNanoseconds
+        var snapshot = SessionStatistics()
+        snapshot.totalPages = core.engine.layout.totalPages
+        snapshot.missingPages = core.engine.unsentPages
+        snapshot.counts = core.engine.counts
+        snapshot.faults = core.engine.requestCount
+        snapshot.guestStoppedNanoseconds = core.guestStoppedNanoseconds
+        snapshot.resumedNanoseconds = core.resumedNanoseconds
+        snapshot.lastPageNanoseconds = core.lastPageNanoseconds
+        snapshot.phase =
+            switch core.ending {
+            case .some(.none): .completed
+            case .some(.some(.cancelled)): .cancelled
+            case .some(.some): .failed
+            case .none: core.guestStoppedNanoseconds == nil ? .active : .postcopyActive
+            }
+        statistics.publish(snapshot)
+    }
+}

@@ -1,0 +1,41 @@
+import Glibc
+import PageTransport
+import Uring
+
+/// What a `StreamTransport` is made of. Apart from it because a deinit cannot change its own value, and the end of a
+/// transport has to: operations in flight are cancelled and awaited.
+struct StreamCore: ~Copyable {
+    var ring: Ring
+    var lanes: FixedTable<Lane>
+    var watches: FixedTable<Watch>
+    var completions: CompletionBuffer
+    let configuration: StreamConfiguration
+    /// The ring no longer answers: operations in flight cannot be awaited.
+    var isBroken = false
+
+    private static let batchCompletions = 64
+
+    init(lanes connections: consuming StreamLanes, configuration: StreamConfiguration) throws(StreamError) {
+        precondition(connections.count > 0, "a transport has an urgent lane")
+        configuration.check()
+        do {
+            ring = try Ring(entries: 128, completionEntries: 512)
+        } catch { throw .ring(error) }
+        let canZeroCopy = ring.support().features.contains(.zeroCopySend)
+        lanes = FixedTable(capacity: connections.count)
+        for index in 0..<connections.count {
+            let descriptor = connections.take(index)
+            let isTCP = SocketOption.isTCP(descriptor.raw)
+            if index == 0, isTCP, configuration.urgentUnsentBytes > 0 {
+                SocketOption.limitUnsent(descriptor.raw, bytes: configuration.urgentUnsentBytes)
+            }
+            lanes.append(Lane(
+                index: LaneIndex(UInt8(index)), descriptor: descriptor, configuration: configuration,
+                zeroCopy: canZeroCopy && isTCP))
+        }
+        watches = FixedTable(capacity: StreamTransport.mostWatches)
+        for _ in 0..<StreamTransport.mostWatches { watches.append(Watch()) }
+        completions = CompletionBuffer(capacity: Self.batchCompletions)
+        self.configuration = configuration
+    }
+}

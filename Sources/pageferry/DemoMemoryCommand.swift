@@ -1,0 +1,67 @@
+import ArgumentParser
+import Demonstration
+import Foundation
+import PageCore
+import PageFerry
+
+/// `pageferry demo-memory`: post-copy between two processes, without a VMM.
+struct DemoMemoryCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "demo-memory",
+        abstract: "Move memory between two processes while it is in use, and compare every byte.")
+
+    @Option(help: ArgumentHelp("How much memory to move.", valueName: "size"))
+    var size = SizeArgument(bytes: 1 << 30)
+
+    @Option(help: "Seed of the access patterns.")
+    var seed: UInt64 = 1
+
+    @Option(help: "Bulk lanes beside the urgent lane.")
+    var bulkLanes = 2
+
+    @Option(help: ArgumentHelp("Write the reports to this file as JSON.", valueName: "file"))
+    var json: String?
+
+    func validate() throws {
+        guard size.bytes >= 1 << 20, size.bytes % (2 << 20) == 0 else {
+            throw ValidationError("--size takes a multiple of 2M")
+        }
+    }
+
+    func run() throws {
+        try reportingFailure { () throws(CommandFailure) in
+            var configuration = MemoryDemonstration.Configuration(executablePath: Executable.path)
+            configuration.lengthBytes = size.bytes
+            configuration.seed = seed
+            configuration.bulkLanes = bulkLanes
+            var reports: [MemoryDemonstration.Report] = []
+            for kind in MemoryKind.allCases {
+                do throws(DemonstrationError) {
+                    let report = try MemoryDemonstration(configuration).run(kind)
+                    print(text(of: report))
+                    reports.append(report)
+                } catch {
+                    throw CommandFailure(error.description, .software)
+                }
+            }
+            if let json { try JSONFile.write(reports, to: json) }
+            if !reports.allSatisfy(\.isRight) { throw CommandFailure("memory differs; see above", .software) }
+        }
+    }
+
+    private func text(of report: MemoryDemonstration.Report) -> String {
+        func format(_ value: Double) -> String { String(format: "%.1f", value) }
+        let speed = Double(report.contentBytes) / report.lastPageMilliseconds / 1e6
+        var lines = [
+            "\(report.kind.rawValue) memory, \(report.bytes >> 20) MiB: \(report.isRight ? "every byte right" : "WRONG: \(report.wrongPages) pages")",
+            "  last page after \(format(report.lastPageMilliseconds)) ms, \(String(format: "%.2f", speed)) GB/s of content",
+            "  \(report.faults) faults: p50 \(format(report.faultP50Microseconds)) us, p99 \(format(report.faultP99Microseconds)) us, max \(format(report.faultMaxMicroseconds)) us",
+            "  pages: \(report.demandPages) demanded, \(report.windowPages) window, \(report.pushPages) pushed, \(report.zeroPages) zero",
+        ]
+        for thread in report.threads {
+            lines.append(
+                "  \(thread.pattern): \(thread.pages) pages compared, \(thread.wrongPages) wrong, \(thread.waits) waits, p50 \(format(thread.waitP50Microseconds)) us, p99 \(format(thread.waitP99Microseconds)) us")
+        }
+        return lines.joined(separator: "\n")
+    }
+}

@@ -1,0 +1,84 @@
+import Glibc
+import HostMemory
+import PageCore
+import PageFerry
+import StreamTransport
+
+/// Serves an immutable memory file to any number of destinations, each on a thread of its own.
+struct MemoryFileService {
+    private enum Event: Sendable {
+        case opened(OpenedSource)
+        case refused(String, SessionError)
+        case acceptFailed(SessionError)
+        case ended(Int, String, SessionError?)
+        case signal(Int32)
+    }
+
+    let command: SourceCommand
+    let path: String
+
+    init(command: SourceCommand, path: String) {
+        self.command = command
+        self.path = path
+    }
+
+    func run() throws(CommandFailure) {
+        let image = try attempt { () throws(SessionError) in try SourceImage(path: path) }
+        let events = Mailbox<Event>()
+        SignalWatch.start { events.post(.signal($0)) }
+        let listener = try command.openListener()
+        Console.info("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.address.description)")
+        let server = SourceServer(
+            listener: listener, layout: image.layout,
+            configuration: command.serverConfiguration(features: [], mostSessions: 64))
+        let acceptor = DedicatedThread(name: "sessions") {
+            do throws(SessionError) {
+                while let opened = try server.nextSession(refused: { events.post(.refused($0, $1)) }) {
+                    events.post(.opened(opened))
+                }
+            } catch {
+                events.post(.acceptFailed(error))
+            }
+        }
+        defer {
+            server.stop()
+            acceptor.join()
+        }
+        try serve(image, server, events)
+    }
+
+    private func serve(_ image: SourceImage, _ server: SourceServer, _ events: Mailbox<Event>) throws(CommandFailure) {
+        var running: [Int: SourceSession] = [:]
+        var started = 0
+        var ended = 0
+        while let event = events.next() {
+            switch event {
+            case .opened(let opened):
+                started += 1
+                let number = started
+                Console.info("session \(number): \(opened.peer) pulls")
+                let session = SourceSession(
+                    opened, memory: image, machineState: nil, configuration: command.sessionConfiguration
+                ) { notice in
+                    if case .ended(let reason) = notice { events.post(.ended(number, opened.peer, reason)) }
+                }
+                running[number] = session
+                session.guestStopped()
+            case .ended(let number, let peer, let reason):
+                running.removeValue(forKey: number)?.join()
+                server.sessionEnded()
+                ended += 1
+                Console.info("session \(number): \(peer) " + (reason.map { "ended: \($0)" } ?? "has every page"))
+                if command.sessions > 0, ended >= command.sessions { return }
+            case .refused(let peer, let error):
+                Console.info("refused \(peer): \(error)")
+            case .acceptFailed(let error):
+                throw CommandFailure(error)
+            case .signal:
+                for session in running.values { session.end(.cancelled) }
+                for session in running.values { session.join() }
+                return
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+import ArgumentParser
+
+@main
+struct PageFerryCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "pageferry",
+        abstract: "Moves a running machine's memory to another host after it has resumed there (post-copy).",
+        version: "0.1.0",
+        subcommands: [SourceCommand.self, DestinationCommand.self, DemoMemoryCommand.self]
+    )
+}

@@ -1,0 +1,83 @@
+import ArgumentParser
+import Glibc
+import Handoff
+import HostMemory
+import PageCore
+import PageFerry
+import PageWire
+import StreamTransport
+
+/// `pageferry source`: serves the memory of a machine, or of a file, to destinations.
+struct SourceCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "source",
+        abstract: "Serve a virtual machine (--qmp) or a memory file (--memory) to another host.",
+        discussion: """
+            With --qmp, one destination takes the running machine over: it is stopped here and resumes there, and its pages follow.
+            Until the switch is committed any failure leaves the machine running here.
+            With --memory, any number of destinations may pull the file, which must not change meanwhile.
+            """
+    )
+
+    @Option(help: ArgumentHelp("QMP socket of a running QEMU.", valueName: "path"))
+    var qmp: String?
+
+    @Option(help: ArgumentHelp("Memory file to serve: a snapshot's memory, an image.", valueName: "path"))
+    var memory: String?
+
+    @Option(help: ArgumentHelp("Where to listen: HOST:PORT, [ADDRESS]:PORT or unix:PATH.", valueName: "address"))
+    var listen = "127.0.0.1:7700"
+
+    @Option(help: "Largest number of bulk lanes granted to a destination.")
+    var bulkLanes = 4
+
+    @Option(help: "Serve this many sessions of a memory file, then end; 0 serves until stopped.")
+    var sessions = 0
+
+    @Option(help: ArgumentHelp("Spin this long for the next request before sleeping.", valueName: "microseconds"))
+    var spin = 50
+
+    @Option(help: ArgumentHelp("Write what happened to this file as JSON.", valueName: "file"))
+    var json: String?
+
+    @Flag(help: "End the QEMU here once every page is at the destination.")
+    var quitSource = false
+
+    func validate() throws {
+        guard (qmp == nil) != (memory == nil) else {
+            throw ValidationError("give either --qmp PATH (a running machine) or --memory PATH (a memory file)")
+        }
+        guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
+        guard sessions >= 0, sessions <= 1_000_000 else { throw ValidationError("--sessions takes 0 or more") }
+        guard (0...1_000_000).contains(spin) else { throw ValidationError("--spin takes 0 to 1000000 microseconds") }
+    }
+
+    func run() throws {
+        try reportingFailure { () throws(CommandFailure) in
+            if let qmp {
+                try QemuSourceMigration(command: self, qmpPath: qmp).run()
+            } else if let memory {
+                try MemoryFileService(command: self, path: memory).run()
+            }
+        }
+    }
+
+    /// Binds the listening socket and says where.
+    func openListener() throws(CommandFailure) -> StreamListener {
+        try attempt { () throws(StreamError) in try StreamListener(on: StreamAddress(parsing: listen)) }
+    }
+
+    var sessionConfiguration: SourceSession.Configuration {
+        var configuration = SourceSession.Configuration()
+        configuration.spinNanoseconds = UInt64(spin) * 1_000
+        return configuration
+    }
+
+    func serverConfiguration(features: ProtocolFeatures, mostSessions: Int) -> SourceServer.Configuration {
+        var configuration = SourceServer.Configuration()
+        configuration.features = features
+        configuration.mostLanes = 1 + bulkLanes
+        configuration.mostSessions = mostSessions
+        return configuration
+    }
+}
