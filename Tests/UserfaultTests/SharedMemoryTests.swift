@@ -52,6 +52,28 @@ struct SharedMemoryTests {
         }
     }
 
+    @Test("Whoever waits for a page that somebody else mapped is woken by the install that finds it present")
+    func presentPageWakes() throws {
+        let mappings = try TwoMappings(pages: 4)
+        defer { mappings.release() }
+        let threads = [1, 2].map { FaultingThread(at: mappings.address($0)) }
+        var batch = UserfaultEventBatch()
+        var faults = 0
+        #expect(
+            poll(until: {
+                faults += (try? mappings.fault.readEvents(into: &batch)) ?? 0
+                return faults == 2
+            }))
+        // Another userfaultfd of this process may install here, but wakes only its own waiters.
+        let other = try UserfaultDescriptor(required: .sharedMemory)
+        for page in 0..<4 { mappings.fill(page, UInt8(0x70 + page)) }
+        let outcome = other.continueRange(address: mappings.address(0), lengthBytes: 4 * 4096, pageSize: .fourKiB)
+        #expect(outcome == .installed)
+        #expect(threads.allSatisfy { $0.seen == nil })
+        #expect(mappings.complete(0, count: 4) == .alreadyPresent)
+        #expect(threads.map { $0.join() } == [0x71, 0x72])
+    }
+
     @Test("Unregistering wakes every waiting thread")
     func unregisterWakes() throws {
         let mappings = try TwoMappings(pages: 8)
