@@ -98,7 +98,6 @@ func connectToParent(_ name: String) throws -> HandoffClient {
     return try HandoffClient(path: path)
 }
 
-
 /// Exits with 42 when every page reads as the daemon filled it.
 func exitAfterChecking(
     _ memory: borrowing MappedMemory, _ userfault: borrowing UserfaultDescriptor, _ client: borrowing HandoffClient

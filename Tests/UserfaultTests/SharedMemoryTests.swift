@@ -142,6 +142,24 @@ struct SharedMemoryTests {
         #expect(thread.join() == 8)
     }
 
+    @Test("A poisoned page ends whoever touches it, in place of wrong bytes")
+    func poison() async throws {
+        guard try UserfaultDescriptor.supportedFeatures().contains(.poison) else {
+            return print("skipped: no UFFDIO_POISON before Linux 6.6")
+        }
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let mappings = try TwoMappings(pages: 4)
+            mappings.fill(1, 5)
+            guard mappings.complete(1) == .installed,
+                mappings.fault.poison(address: mappings.address(0), lengthBytes: 4 * 4096, pageSize: .fourKiB) == .installed,
+                UnsafePointer<UInt8>(bitPattern: mappings.address(1))!.pointee == 5
+            else { exit(1) }
+            let byte = UnsafePointer<UInt8>(bitPattern: mappings.address(2))!.pointee
+            mappings.release()
+            exit(Int32(byte))
+        }
+    }
+
     @Test("Many threads, many faults: each sees its page, whatever order and however they overlap")
     func manyFaults() throws {
         let mappings = try TwoMappings(pages: 256)
