@@ -86,7 +86,7 @@ extension TransportTests {
         var submitted = 0
         let done = pump(&pair, &left, &right, feed: { transport in
             while submitted < count {
-                let header = FrameHeader(.zeroRuns, payloadBytes: each, argument: UInt64(submitted * each))
+                let header = FrameHeader(.zeroPages, payloadBytes: each, argument: UInt64(submitted * each))
                 guard transport.submit(header, copying: origin.slice(submitted * each, each), lane: .urgent) else { break }
                 submitted += 1
             }
