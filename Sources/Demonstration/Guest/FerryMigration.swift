@@ -38,8 +38,11 @@ public struct FerryMigration {
     public func run() throws(DemonstrationError) -> MigrationReport {
         let schedule = GuestSchedule()
         let directory = try PrivateDirectory()
+        // Its sockets are in use until the end, whatever of it is named last.
+        defer { withExtendedLifetime(directory) {} }
         let sourceMemory = MemoryBackingFile("source")
         let destinationMemory = MemoryBackingFile("destination")
+        defer { withExtendedLifetime(destinationMemory) {} }
         let qmp = "\(directory.path)/qmp"
         let source = try GuestMachine(
             image, memory: .file(sourceMemory.path), consolePath: "\(directory.path)/source.console",

@@ -21,6 +21,8 @@ public struct NativeMigration {
     public func run() throws(DemonstrationError) -> MigrationReport {
         let schedule = GuestSchedule()
         let directory = try PrivateDirectory()
+        // Its sockets are in use until the end, whatever of it is named last.
+        defer { withExtendedLifetime(directory) {} }
         let source = try GuestMachine(
             image, memory: .anonymous, consolePath: "\(directory.path)/source.console",
             extra: ["-qmp", "unix:\(directory.path)/source.qmp,server=on,wait=off"])
