@@ -29,6 +29,12 @@ struct DestinationSide: ~Copyable {
     private(set) var readRemovals = 0
     private(set) var receivedPushBytes = 0
     private(set) var isReleased = false
+    /// The page last begun to be received: where removals hurt most.
+    private(set) var lastPlacedPage = 0
+    /// Pages threads are known to wait for and of which no request has gone out yet.
+    private var unasked: PageBitmap
+    private var wasFaulted: PageBitmap
+    private var turnsWithRoom = 0
 
     init(_ scenario: borrowing Scenario, words: ContiguousArray<UInt64>, bug: SeededBug?, seed: UInt64) {
         layout = scenario.layout
@@ -41,7 +47,9 @@ struct DestinationSide: ~Copyable {
         readsFaultsFirst = scenario.readsFaultsFirst
         // The kernel keeps one event a waiting thread.
         faults = BoundedQueue(capacity: scenario.processorCount)
-        removals = BoundedQueue(capacity: 1)
+        removals = BoundedQueue(capacity: scenario.removingThreads)
+        unasked = PageBitmap(pageCount: layout.totalPages)
+        wasFaulted = PageBitmap(pageCount: layout.totalPages)
         receptions = Array(repeating: nil, count: scenario.laneCount)
         hasEnded = Array(repeating: false, count: scenario.laneCount)
     }
@@ -53,7 +61,7 @@ struct DestinationSide: ~Copyable {
     }
 
     mutating func raiseRemoval(_ range: PageRange) {
-        precondition(removals.append(.removal(range)), "one thread gives pages up, one range at a time")
+        precondition(removals.append(.removal(range)), "a thread gives up one range at a time")
         memory.unreadRemovals += 1
     }
 
@@ -66,7 +74,8 @@ struct DestinationSide: ~Copyable {
     mutating func readEvents() {
         guard !faults.isEmpty || !removals.isEmpty else { return }
         if readsFaultsFirst { readFaults() }
-        if let removal = removals.popFirst(), case .removal(let range) = removal {
+        while let removal = removals.popFirst() {
+            guard case .removal(let range) = removal else { continue }
             memory.unreadRemovals -= 1
             readRemovals += 1
             if !isReleased { removed(range) }
@@ -78,6 +87,7 @@ struct DestinationSide: ~Copyable {
         while let event = faults.popFirst() {
             guard case .fault(let page) = event, !isReleased else { continue }
             let region = layout.region(ofSessionPage: page)
+            if !engine.isSettled(region, layout.range(region, sessionPages: page..<(page + 1)).first), wasFaulted.insert(page) { unasked.insert(page) }
             engine.fault(region, layout.range(region, sessionPages: page..<(page + 1)).first, &memory)
         }
     }
@@ -118,6 +128,7 @@ struct DestinationSide: ~Copyable {
         if memory.isSlabInUse(lane), bug != .reusesSlab { emptySlab(lane) }
         do throws(EngineViolation) {
             var placement = try engine.place(header, lane: lane)
+            lastPlacedPage = layout.sessionPage(header.region, header.firstPage)
             if bug == .receivesInPlaceAlways, placement == .slab { placement = .direct(header.range) }
             receptions[lane] = Reception(header: header, placement: placement)
         } catch {
@@ -174,8 +185,30 @@ struct DestinationSide: ~Copyable {
             memory.guest.release()
         }
         engine.retry(&memory)
-        while let header = memory.nextOutgoing, link.submit(header, lane: 0) { memory.outgoingSent() }
+        while let header = memory.nextOutgoing, link.submit(header, lane: 0) {
+            if header.kind == .request { noteAsked(layout.sessionPage(header.region, PageIndex(header.argument))) }
+            memory.outgoingSent()
+        }
+        checkAsked()
         return memory.hasParked || (memory.nextOutgoing == nil && engineOwesSomething)
+    }
+
+    private mutating func noteAsked(_ page: Int) {
+        unasked.remove(page)
+        turnsWithRoom = 0
+    }
+
+    /// A demand may wait for room behind others, but not while there is room turn after turn.
+    private mutating func checkAsked() {
+        guard unasked.setCount > 0, memory.nextOutgoing == nil else { return }
+        var from = 0
+        while let page = unasked.firstSet(in: from..<layout.totalPages) {
+            from = page + 1
+            let region = layout.region(ofSessionPage: page)
+            if engine.isSettled(region, layout.range(region, sessionPages: page..<(page + 1)).first) { unasked.remove(page) }
+        }
+        turnsWithRoom = unasked.setCount > 0 ? turnsWithRoom + 1 : 0
+        if turnsWithRoom > 8, let page = unasked.firstSet(in: 0..<layout.totalPages) { memory.guest.fail(.demandNotAsked(page: page)) }
     }
 
     /// After a full queue was emptied, what the engine could not queue is due at once.

@@ -51,8 +51,10 @@ struct GuestMemory: ~Copyable {
         filled[page] += bytes
     }
 
+    /// A hole is punched into the page cache: the page is gone from every mapping.
     mutating func erase(_ page: Int) {
-        if isMapped.contains(page) { fail(.wrongContent(page: page, shown: 0, expected: expected[page])) }
+        if isMapped.contains(page), !isLeaving.contains(page) { fail(.wrongContent(page: page, shown: 0, expected: expected[page])) }
+        isMapped.remove(page)
         words[page] = 0
         filled[page] = 0
     }
@@ -125,7 +127,13 @@ struct GuestMemory: ~Copyable {
     }
 
     /// A removal begins: until the zap the guest may find either.
-    mutating func leave(_ pages: Range<Int>) { isLeaving.insert(pages) }
+    ///
+    /// - Returns: false when another is under way there, and this one does not begin.
+    mutating func leave(_ pages: Range<Int>) -> Bool {
+        guard isLeaving.count(in: pages) == 0 else { return false }
+        isLeaving.insert(pages)
+        return true
+    }
 
     /// The kernel takes the pages away.
     mutating func zap(_ pages: Range<Int>) {

@@ -36,6 +36,8 @@ struct Scenario {
     let thinkNanoseconds: Int
     let writePercent: Int
     let removalCount: Int
+    /// Threads of the guest that give pages up at the same time.
+    let removingThreads: Int
     let mostRemovedPages: Int
     let removalIntervalNanoseconds: Int
     /// Whether the kernel hands out a fault before a removal that came first.
@@ -59,7 +61,7 @@ struct Scenario {
         // Draws below are in source order on purpose: a seed's session depends on it.
         guard let layout = try? RegionLayout(regions) else { preconditionFailure("a drawn layout is valid") }
         self.layout = layout
-        receivesInPlace = regions.map { _ in random.chance(percent: 70) }
+        receivesInPlace = regions.map { _ in random.chance(percent: 55) }
         holePercent = [0, 0, 10, 40][random.next(below: 4)]
         zeroPercent = [0, 5, 30, 60][random.next(below: 4)]
 
@@ -84,18 +86,19 @@ struct Scenario {
         mostBulkBytesPending = 8192 << random.next(below: 6)
         windowBytes = 4096 << random.next(below: 6)
         creditBytes = 4096 << random.next(below: 9)
-        outgoingLength = 2 + random.next(below: random.chance(percent: 30) ? 3 : 60)
+        outgoingLength = 2 + random.next(below: random.chance(percent: 50) ? 3 : 60)
 
-        processorCount = 1 + random.next(below: 8)
+        processorCount = 1 + random.next(below: 16)
         accessesEach = 20 + random.next(below: 80)
         let transferNanoseconds = layout.totalBytes * 1000 / linkBytesPerMicrosecond + 4 * latencyNanoseconds
         thinkNanoseconds = max(100, transferNanoseconds * (1 + random.next(below: 8)) / (4 * accessesEach))
         writePercent = random.next(below: 60)
-        removalCount = random.chance(percent: 60) ? 1 + random.next(below: 40) : 0
+        removalCount = random.chance(percent: 60) ? 1 + random.next(below: 60) : 0
+        removingThreads = 1 + random.next(below: 8)
         mostRemovedPages = 1 + random.next(below: 24)
-        removalIntervalNanoseconds = max(100, transferNanoseconds / (1 + removalCount))
+        removalIntervalNanoseconds = max(100, transferNanoseconds / (1 + removalCount) / (1 + random.next(below: 4)))
         readsFaultsFirst = random.chance(percent: 50)
-        refusalPercent = [0, 0, 5, 30][random.next(below: 4)]
+        refusalPercent = [0, 0, 10, 50][random.next(below: 4)]
 
         sourceTurnNanoseconds = 200 + random.next(below: 20_000)
         destinationTurnNanoseconds = 200 + random.next(below: 50_000)
@@ -110,7 +113,7 @@ struct Scenario {
         return (0..<count).map { number in
             let isHuge = number == hugeNumber
             let size = isHuge ? PageSize.twoMiB : .fourKiB
-            let pages = isHuge ? 1 + random.next(below: 6) : 8 + random.next(below: 180 / count)
+            let pages = isHuge ? 1 + random.next(below: 6) : 8 + random.next(below: 400 / count)
             guard let region = try? RegionDescription(name: "region\(number)", lengthBytes: pages << size.shift, pageSize: size) else {
                 preconditionFailure("a drawn region is valid")
             }

@@ -18,7 +18,8 @@ struct SimulatedSession: ~Copyable {
     private var toSource: SimulatedLink
     private var processors: [VirtualProcessor]
     private var removalsLeft: Int
-    private var leaving: PageRange?
+    /// Ranges being given up, in the order of their events.
+    private var leaving: BoundedQueue<PageRange>
     private var isSourceTurnDue = false
     private var isDestinationTurnDue = false
     private var isLost = false
@@ -44,6 +45,7 @@ struct SimulatedSession: ~Copyable {
             processors.append(VirtualProcessor(number: number, scenario, seed: random.next()))
         }
         removalsLeft = scenario.removalCount
+        leaving = BoundedQueue(capacity: scenario.removingThreads)
         self.random = random
         outcome = SimulationOutcome(seed: seed)
     }
@@ -134,8 +136,9 @@ struct SimulatedSession: ~Copyable {
         }
         if toSource.transmit(&clock) { wakeDestination() }
         let isBusy = source.sendWhatIsDue(toDestination, receivedPushBytes: destination.receivedPushBytes)
-        _ = toDestination.transmit(&clock)
-        if isBusy { wakeSource() }
+        // A queue that has become shorter is a completion, and a completion ends the wait of the next poll.
+        let isShorter = toDestination.transmit(&clock)
+        if isBusy || isShorter { wakeSource() }
     }
 
     private mutating func destinationTurn() {
@@ -153,9 +156,9 @@ struct SimulatedSession: ~Copyable {
         }
         if toDestination.transmit(&clock) { wakeSource() }
         let isBusy = destination.finishTurn(toSource)
-        _ = toSource.transmit(&clock)
-        if destination.takeReadRemovals() > 0 { clock.schedule(.zap, at: clock.now + 1 + random.next(below: 20_000)) }
-        if isBusy || bytesLeft <= 0 { wakeDestination() }
+        let isShorter = toSource.transmit(&clock)
+        for _ in 0..<destination.takeReadRemovals() { clock.schedule(.zap, at: clock.now + 1 + random.next(below: 20_000)) }
+        if isBusy || isShorter || bytesLeft <= 0 { wakeDestination() }
     }
 
     // MARK: The guest
@@ -213,17 +216,20 @@ struct SimulatedSession: ~Copyable {
     // MARK: The balloon
 
     private mutating func beginRemoval() {
-        guard removalsLeft > 0, leaving == nil else { return }
+        guard removalsLeft > 0, !source.isTold else { return }
         removalsLeft -= 1
+        clock.schedule(.removal, at: clock.now + 1 + random.next(below: 2 * scenario.removalIntervalNanoseconds))
+        guard !leaving.isFull else { return }
         let layout = scenario.layout
-        let page = random.next(below: layout.totalPages)
+        // Often where pages are just coming in: that is where orders matter.
+        let near = destination.lastPlacedPage + random.next(below: 32)
+        let page = near < layout.totalPages && random.chance(percent: 50) ? near : random.next(below: layout.totalPages)
         let region = layout.region(ofSessionPage: page)
         let first = layout.range(region, sessionPages: page..<(page + 1)).first
         let count = min(1 + random.next(below: scenario.mostRemovedPages), layout[region].pageCount - first)
         let range = PageRange(region: region, first: first, count: count)
+        guard destination.memory.guest.leave(layout.sessionPages(range)), leaving.append(range) else { return }
         trace("the guest gives up \(range)")
-        leaving = range
-        destination.memory.guest.leave(layout.sessionPages(range))
         if destination.isReleased {
             clock.schedule(.zap, at: clock.now + 1)
         } else {
@@ -233,13 +239,9 @@ struct SimulatedSession: ~Copyable {
     }
 
     private mutating func zap() {
-        guard let range = leaving else { return }
+        guard let range = leaving.popFirst() else { return }
         trace("the kernel takes \(range) away")
         destination.memory.guest.zap(scenario.layout.sessionPages(range))
-        leaving = nil
-        if removalsLeft > 0, !source.isTold {
-            clock.schedule(.removal, at: clock.now + 1 + random.next(below: 2 * scenario.removalIntervalNanoseconds))
-        }
     }
 
     // MARK: Checks

@@ -32,6 +32,7 @@ public enum InvariantViolation: Sendable, Hashable {
     case visibleBeforeItCame(page: Int)
     case crossedTwice(page: Int)
     case demandOvertaken(page: Int)
+    case demandNotAsked(page: Int)
     case creditExceeded(bytes: Int)
     case unansweredPushExceeded(bytes: Int)
     case parkedWithoutBound
@@ -65,6 +66,7 @@ extension InvariantViolation: CustomStringConvertible {
         case .visibleBeforeItCame(let page): "page \(page) is visible and has never come"
         case .crossedTwice(let page): "page \(page) crossed the wire twice"
         case .demandOvertaken(let page): "the demand of page \(page) was overtaken though the urgent lane had room"
+        case .demandNotAsked(let page): "a thread waits for page \(page), and it is not asked for though there is room"
         case .creditExceeded(let bytes): "the push exceeded its credit by \(bytes) bytes"
         case .unansweredPushExceeded(let bytes): "\(bytes) bytes more than the window were pushed and not yet received"
         case .parkedWithoutBound: "more work was parked than memory has pages"
