@@ -68,7 +68,8 @@ let package = Package(
             swiftSettings: strict
         ),
         .executableTarget(name: "GuestWorkload", swiftSettings: strict),
-        .target(name: "PreloadShim"),
+        // It is loaded into VMMs: of the Swift runtime, which the package manager links everywhere, it needs nothing.
+        .target(name: "PreloadShim", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
 
         .testTarget(name: "PageCoreTests", dependencies: ["PageCore"], swiftSettings: tests),
         .testTarget(name: "PageWireTests", dependencies: ["PageWire"], swiftSettings: tests),

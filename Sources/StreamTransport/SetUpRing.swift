@@ -36,7 +36,7 @@ import Uring
             } catch { return error }
         }
         if let prepared { throw .ring(prepared) }
-        return try outcome()
+        return try outcome(deadline)
     }
 
     mutating func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, deadline: Deadline) throws(StreamError) -> Int32 {
@@ -45,7 +45,7 @@ import Uring
             unsafe try ring.send(descriptor, bytes, token: Token.operation)
             try limitLast(deadline)
         } catch { throw .ring(error) }
-        return try outcome()
+        return try outcome(deadline)
     }
 
     mutating func receive(_ descriptor: Int32, into bytes: UnsafeMutableRawBufferPointer, deadline: Deadline) throws(StreamError) -> Int32 {
@@ -54,7 +54,7 @@ import Uring
             unsafe try ring.receive(descriptor, into: bytes, token: Token.operation)
             try limitLast(deadline)
         } catch { throw .ring(error) }
-        return try outcome()
+        return try outcome(deadline)
     }
 
     /// - Parameter wake: a descriptor that ends the wait with -ECANCELED once it is readable.
@@ -64,7 +64,7 @@ import Uring
             try ring.accept(descriptor, flags: Int32(SOCK_CLOEXEC.rawValue), token: Token.operation)
             try limitLast(deadline)
         } catch { throw .ring(error) }
-        return try outcome(hasWake: wake != nil)
+        return try outcome(deadline, hasWake: wake != nil)
     }
 
     private mutating func limitLast(_ deadline: Deadline) throws(UringError) {
@@ -77,11 +77,10 @@ import Uring
     }
 
     /// Waits until the operation, its limit and the wake-up have all completed, so that nothing stays in flight.
-    private mutating func outcome(hasWake: Bool = false) throws(StreamError) -> Int32 {
+    private mutating func outcome(_ deadline: Deadline, hasWake: Bool = false) throws(StreamError) -> Int32 {
         var result: Int32?
         var limitDone = false
         var wakeDone = !hasWake
-        var isLate = false
         do throws(UringError) {
             while result == nil || !limitDone || !wakeDone {
                 try ring.submitAndWait(minimum: 1, timeoutNanoseconds: .max)
@@ -89,9 +88,7 @@ import Uring
                 ring.drain { completion in
                     switch completion.token {
                     case Token.operation: result = completion.result
-                    case Token.limit:
-                        limitDone = true
-                        isLate = completion.result == -ETIME
+                    case Token.limit: limitDone = true
                     case Token.wake:
                         wakeDone = true
                         woken = true
@@ -102,7 +99,10 @@ import Uring
                 if result != nil, limitDone, !wakeDone { try ring.pollRemove(Token.wake, token: Token.cancel) }
             }
         } catch { throw .ring(error) }
-        if isLate, let number = result, number == -ECANCELED || number == -EINTR { return -ETIME }
-        return result ?? -EIO
+        let number = result ?? -EIO
+        // An operation that was ended by its time limit says so in one of two ways: it was cancelled while it waited, or
+        // interrupted on a kernel thread.
+        if number == -ECANCELED || number == -EINTR, deadline.remainingNanoseconds == 0 { return -ETIME }
+        return number
     }
 }

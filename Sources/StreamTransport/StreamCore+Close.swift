@@ -29,10 +29,11 @@ extension StreamCore {
         var handler = ClosingHandler()
         for index in 0..<watches.count where watches[index].isActive { unwatch(token: watches[index].token) }
         for index in 0..<lanes.count { lanes[index].end(.endOfStream) }
+        settle(&handler)
         let deadline = Deadline(after: Self.endNanoseconds)
         while someLane({ !$0.isClosed }), deadline.remainingNanoseconds > 0 {
             do throws(UringError) {
-                try ring.submitAndWait(minimum: 1, timeoutNanoseconds: min(deadline.remainingNanoseconds, 10_000_000))
+                try ring.submitAndWait(minimum: 1, timeoutNanoseconds: deadline.remainingNanoseconds)
             } catch { break }
             ring.take(into: &completions)
             for index in 0..<completions.count { process(completions[index], &handler) }

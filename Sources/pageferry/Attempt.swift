@@ -2,7 +2,6 @@ import Handoff
 import HostMemory
 import PageFerry
 import StreamTransport
-import Userfault
 
 // One overload a module's error: what a library throws becomes the operator's line and exit code.
 
@@ -14,6 +13,14 @@ func attempt<Result: ~Copyable>(_ body: () throws(StreamError) -> Result) throws
     do throws(StreamError) { return try body() } catch { throw CommandFailure(error) }
 }
 
+func attempt<Result: ~Copyable>(_ body: () throws(QemuError) -> Result) throws(CommandFailure) -> Result {
+    do throws(QemuError) { return try body() } catch { throw CommandFailure(error) }
+}
+
+func attempt<Result: ~Copyable>(_ body: () throws(HandoffError) -> Result) throws(CommandFailure) -> Result {
+    do throws(HandoffError) { return try body() } catch { throw CommandFailure(error) }
+}
+
 extension CommandFailure {
     init(_ error: StreamError) {
         let status: ExitStatus =
@@ -23,6 +30,34 @@ extension CommandFailure {
             case .addressInUse, .cannotListen: .cannotCreate
             case .ring: .operatingSystem
             default: .unavailable
+            }
+        self.init(error.description, status)
+    }
+}
+
+extension CommandFailure {
+    init(_ error: HandoffError) {
+        let status: ExitStatus =
+            switch error {
+            case .alreadyListening, .notASocket: .cannotCreate
+            case .nobodyListens, .timedOut, .connectionEnded: .unavailable
+            case .systemCall: .operatingSystem
+            default: .dataError
+            }
+        self.init(error.description, status)
+    }
+
+    init(_ error: QemuError) {
+        let status: ExitStatus =
+            switch error {
+            case .cannotConnect: .noInput
+            case .unusableCommand: .usage
+            case .noMemoryBackend, .notShared, .unsupportedBackend, .missingCapability: .configuration
+            case .cannotOpenMemory: .noPermission
+            case .notQMP, .malformedMessage, .messageTooLong: .protocolError
+            case .cannotStart, .systemCall: .operatingSystem
+            case .notRunning, .migrationActive, .timedOut: .temporaryFailure
+            default: .software
             }
         self.init(error.description, status)
     }

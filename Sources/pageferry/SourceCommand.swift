@@ -54,7 +54,9 @@ struct SourceCommand: ParsableCommand {
 
     func run() throws {
         try reportingFailure { () throws(CommandFailure) in
-            if let memory {
+            if let qmp {
+                try QemuSourceMigration(command: self, qmpPath: qmp).run()
+            } else if let memory {
                 try MemoryFileService(command: self, path: memory).run()
             }
         }

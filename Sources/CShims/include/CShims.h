@@ -7,6 +7,8 @@
 #include "CShimsUserfault.h"
 #include "CShimsMemory.h"
 #include "CShimsSocket.h"
+#include "CShimsHandoff.h"
 #include "CShimsThread.h"
+#include "CShimsProcess.h"
 
 #endif

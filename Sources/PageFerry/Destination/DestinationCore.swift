@@ -37,6 +37,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
         self.mailbox = mailbox
         self.notify = notify
         self.relay = relay
+        self.memory.mayReportAllResident = relay == nil
         buffers = ControlBuffers(laneCount: laneCount)
     }
 
@@ -70,6 +71,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
             case .resumed:
                 resumedNanoseconds = MonotonicClock.nowNanoseconds()
                 memory.enqueue(FrameHeader(.resumed))
+                memory.mayReportAllResident = true
             case .end(let reason): end(reason)
             }
         }

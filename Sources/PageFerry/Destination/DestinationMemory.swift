@@ -28,6 +28,8 @@ struct DestinationMemory: ~Copyable, DestinationSink {
         }
     }
 
+    /// Whether the source may hear that every page is in: not before the guest runs here, for then it ends the session.
+    var mayReportAllResident = true
     private let layout: RegionLayout
     private let regions: DestinationRegions
     private let slabs: Slabs
@@ -106,7 +108,7 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     }
 
     mutating func reportAllResident() -> Bool {
-        parked.isEmpty && outgoing.append(FrameHeader(.allResident))
+        mayReportAllResident && parked.isEmpty && outgoing.append(FrameHeader(.allResident))
     }
 
     // MARK: Making pages visible

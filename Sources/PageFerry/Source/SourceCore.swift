@@ -124,7 +124,7 @@ struct SourceCore: ~Copyable, TransportHandler {
             notify(.resumed)
         case .allResident:
             // Believed only when it can be true: the memory is let go for it.
-            guard engine.isAllSent else { return end(.unexpectedFrame(header.kind)) }
+            guard engine.isAllSent, relay == nil || isCommitted else { return end(.unexpectedFrame(header.kind)) }
             lastPageNanoseconds = MonotonicClock.nowNanoseconds()
             notify(.allResident)
             end(nil)

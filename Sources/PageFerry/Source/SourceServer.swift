@@ -13,6 +13,13 @@ public struct OpenedSource: Sendable {
     /// The destination, for messages.
     public let peer: String
     let layout: RegionLayout
+
+    /// Tells the destination why nothing comes of it, in place of a session.
+    public func refuse(_ error: SessionError) {
+        for lane in lanes.dropFirst() { Glibc.close(lane) }
+        guard var channel = try? StreamSetupChannel(adopting: lanes[0]) else { return }
+        channel.refuse(error)
+    }
 }
 
 /// Listens for destinations, and brings each through the handshake on a thread of its own, so that a slow one holds no

@@ -1,0 +1,20 @@
+#ifndef PAGEFERRY_CSHIMS_PROCESS_H
+#define PAGEFERRY_CSHIMS_PROCESS_H
+
+#include <errno.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// pidfd_open(2) has no wrapper in glibc 2.36, and syscall is variadic. A close-on-exec descriptor, or -errno.
+static inline int pageferry_pidfd_open(int process) {
+    long descriptor = syscall(SYS_pidfd_open, (long)process, 0L);
+    return descriptor < 0 ? -errno : (int)descriptor;
+}
+
+// The W* macros of <sys/wait.h>: an exit code, or 128 and the signal as a shell has it.
+static inline int pageferry_exit_code(int status) {
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+#endif

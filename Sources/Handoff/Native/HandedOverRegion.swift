@@ -1,0 +1,98 @@
+import Glibc
+import HostMemory
+import PageCore
+import Userfault
+
+/// A region of guest memory that its VMM handed over: where it faults, and how its pages are installed. Owns the
+/// descriptors that came with it.
+public struct HandedOverRegion: ~Copyable, Sendable {
+    public let name: String
+    /// Where the VMM has it: the addresses of its faults, and of installs.
+    public let address: UInt
+    public let lengthBytes: Int
+    public let pageSize: PageSize
+    /// Where the region begins in its file; 0 for anonymous memory.
+    public let fileOffset: Int
+    /// What the VMM registered the range with.
+    public let modes: UserfaultModes
+    /// The number of the first region that is served by the same userfaultfd; its own number when it has one to itself.
+    public let userfaultOf: RegionIndex
+    /// The userfaultfd the range is registered with.
+    public let userfault: UserfaultDescriptor
+    /// The memory's file, writable; nil for anonymous memory.
+    public let file: MemoryFile?
+
+    /// For adapters of other hand-offs too. `number` is the region's own.
+    public init(
+        name: String, address: UInt, lengthBytes: Int, pageSize: PageSize, fileOffset: Int, modes: UserfaultModes,
+        userfaultOf: RegionIndex, userfault: consuming UserfaultDescriptor, file: consuming MemoryFile?
+    ) {
+        self.name = name
+        self.address = address
+        self.lengthBytes = lengthBytes
+        self.pageSize = pageSize
+        self.fileOffset = fileOffset
+        self.modes = modes
+        self.userfaultOf = userfaultOf
+        self.userfault = userfault
+        self.file = file
+    }
+
+    public var kind: HandoffMemoryKind { file == nil ? .anonymous : .shared }
+
+    public var pageCount: Int { lengthBytes >> pageSize.shift }
+
+    /// One past the last address.
+    public var endAddress: UInt { address + UInt(lengthBytes) }
+
+    /// The daemon's own mapping of the region's file (mapping B); nil for anonymous memory.
+    public borrowing func mapFile() throws(HostMemoryError) -> MappedMemory? {
+        guard file != nil else { return nil }
+        return try MappedMemory(of: file!, offset: fileOffset, lengthBytes: lengthBytes, access: .readWrite)
+    }
+}
+
+/// The regions of one hand-off, in the order they came. At most `RegionLayout.mostRegions`.
+@safe public struct HandedOverRegions: ~Copyable, @unchecked Sendable {
+    // Storage of noncopyable elements, which Array does not take: allocated once, the first `count` initialised.
+    private let storage: UnsafeMutableBufferPointer<HandedOverRegion>
+    public private(set) var count = 0
+
+    public init() {
+        unsafe storage = .allocate(capacity: RegionLayout.mostRegions)
+    }
+
+    deinit {
+        // SAFETY: exactly the first `count` elements are initialised, and this value alone owns the storage.
+        unsafe storage.extracting(0..<count).deinitialize()
+        unsafe storage.deallocate()
+    }
+
+    /// The region at `index`, from 0 to `count`.
+    public subscript(_ index: Int) -> HandedOverRegion {
+        _read {
+            precondition(index >= 0 && index < count, "a region's number stays inside its hand-off")
+            // SAFETY: the element is initialised, as was just checked.
+            yield unsafe storage[index]
+        }
+    }
+
+    /// Adds a region that was checked. Traps beyond `RegionLayout.mostRegions`.
+    public mutating func append(_ region: consuming HandedOverRegion) {
+        precondition(count < RegionLayout.mostRegions, "no more regions than a session may have")
+        // SAFETY: this element is not initialised yet, and lies inside the storage.
+        unsafe storage.initializeElement(at: count, to: region)
+        count += 1
+    }
+
+    /// The regions as both hosts describe them.
+    public borrowing func layout() throws(RegionLayoutError) -> RegionLayout {
+        var descriptions: [RegionDescription] = []
+        for index in 0..<count {
+            descriptions.append(
+                try RegionDescription(
+                    name: self[index].name, lengthBytes: self[index].lengthBytes, pageSize: self[index].pageSize))
+        }
+        return try RegionLayout(descriptions)
+    }
+}

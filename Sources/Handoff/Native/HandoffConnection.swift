@@ -1,0 +1,121 @@
+import CShims
+import Glibc
+import HostMemory
+import PageCore
+import Userfault
+
+/// The connection of one VMM. It is kept open as long as the memory is served: its end says that the VMM has gone.
+public struct HandoffConnection: ~Copyable, Sendable {
+    /// Who is at the other end, as the kernel says (SO_PEERCRED).
+    public struct Peer: Sendable, Hashable {
+        public let processIdentifier: Int32
+        public let userIdentifier: UInt32
+        public let groupIdentifier: UInt32
+    }
+
+    public let peer: Peer
+    private let socket: HandoffSocket
+
+    init(_ socket: consuming HandoffSocket) throws(HandoffError) {
+        var process: Int32 = 0
+        var user: UInt32 = 0
+        var group: UInt32 = 0
+        // SAFETY: the shim writes three integers, these variables.
+        let answer = unsafe pageferry_unix_peer(socket.rawValue, &process, &user, &group)
+        guard answer == 0 else { throw .systemCall(call: "SO_PEERCRED", code: -answer) }
+        peer = Peer(processIdentifier: process, userIdentifier: user, groupIdentifier: group)
+        self.socket = socket
+    }
+
+    /// The connected descriptor, borrowed: to be polled for the VMM's end.
+    public var rawValue: Int32 { socket.rawValue }
+
+    /// Receives and checks every region up to `ready`, which waits for `acknowledge` or `refuse`.
+    ///
+    /// What is wrong is told to the VMM and thrown; whatever it sent is closed then. `timeoutNanoseconds` is for all.
+    public borrowing func receiveRegions(timeoutNanoseconds: UInt64) throws(HandoffError) -> HandedOverRegions {
+        let deadline = HandoffDeadline(timeoutNanoseconds: timeoutNanoseconds)
+        do throws(HandoffError) {
+            try receiveHello(deadline)
+            var regions = HandedOverRegions()
+            while try receiveRegion(into: &regions, deadline) {
+                try answer(HandoffAnswer(status: 0, text: ""), deadline)
+            }
+            return regions
+        } catch {
+            // The first error counts; that the peer cannot be told is no news then.
+            try? answer(
+                HandoffAnswer(status: error.status, text: error.description), HandoffDeadline(timeoutNanoseconds: 1_000_000_000))
+            throw error
+        }
+    }
+
+    /// Tells the VMM that its memory is served from now on. Its thread waits for this: be quick.
+    public borrowing func acknowledge(timeoutNanoseconds: UInt64 = 5_000_000_000) throws(HandoffError) {
+        try answer(HandoffAnswer(status: 0, text: ""), HandoffDeadline(timeoutNanoseconds: timeoutNanoseconds))
+    }
+
+    /// Tells the VMM that its memory is not served, with one line that says why.
+    public borrowing func refuse(_ text: String) throws(HandoffError) {
+        let status = HandoffError.refused(status: 0, text: text).status
+        try answer(HandoffAnswer(status: status, text: text), HandoffDeadline(timeoutNanoseconds: 5_000_000_000))
+    }
+
+    /// Whether the VMM ended within `timeoutMilliseconds`: the connection is closed, or carries what it must not.
+    public borrowing func waitForEnd(timeoutMilliseconds: Int32) throws(HandoffError) -> Bool {
+        do throws(HandoffError) {
+            try socket.wait(
+                for: POLLIN, HandoffDeadline(timeoutNanoseconds: UInt64(max(timeoutMilliseconds, 0)) * 1_000_000), "")
+            return true
+        } catch .timedOut {
+            return false
+        }
+    }
+
+    private borrowing func receiveHello(_ deadline: HandoffDeadline) throws(HandoffError) {
+        guard let message = try socket.receive(deadline: deadline, step: "waiting for the VMM's hello") else {
+            throw .connectionEnded(step: "before its hello")
+        }
+        guard message.kind == .hello, message.descriptors.count == 0 else {
+            throw .malformed(detail: "the first message is not a hello")
+        }
+        var reader = HandoffReader(message.payload)
+        let version = try reader.integer(UInt32.self)
+        guard version == HandoffProtocol.version else {
+            throw .notThisProtocol(detail: "it speaks version \(version), this daemon \(HandoffProtocol.version)")
+        }
+        _ = try reader.integer(UInt32.self)
+        try reader.expectEnd()
+        try answer(HandoffAnswer(status: 0, text: ""), deadline)
+    }
+
+    /// - Returns: false at `ready`.
+    private borrowing func receiveRegion(
+        into regions: inout HandedOverRegions, _ deadline: HandoffDeadline
+    ) throws(HandoffError) -> Bool {
+        guard var message = try socket.receive(deadline: deadline, step: "waiting for the VMM's regions") else {
+            throw .connectionEnded(step: "before all its regions were in")
+        }
+        switch message.kind {
+        case .region:
+            let announced = try HandoffRegionMessage(message.payload)
+            let region = try HandoffValidation.region(announced, &message.descriptors, after: regions)
+            regions.append(region)
+            return true
+        case .ready:
+            var reader = HandoffReader(message.payload)
+            let count = Int(try reader.integer(UInt32.self))
+            _ = try reader.integer(UInt32.self)
+            try reader.expectEnd()
+            guard message.descriptors.count == 0 else { throw .malformed(detail: "a ready message carries descriptors") }
+            guard count == regions.count, count > 0 else { throw .wrongCount(announced: count, received: regions.count) }
+            return false
+        case .hello, .answer:
+            throw .malformed(detail: "a message that does not belong here")
+        }
+    }
+
+    private borrowing func answer(_ answer: HandoffAnswer, _ deadline: HandoffDeadline) throws(HandoffError) {
+        try socket.send(.answer, answer.encoded, deadline: deadline)
+    }
+}

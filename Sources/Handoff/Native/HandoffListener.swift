@@ -1,0 +1,74 @@
+import CShims
+import Glibc
+
+/// The daemon's hand-off socket: a VMM connects and hands its memory over (Documentation/Handoff.md).
+///
+/// Only this user may connect (mode 0600). The socket's path is removed at the end of this value's life.
+public struct HandoffListener: ~Copyable, Sendable {
+    public let path: String
+    private let socket: HandoffSocket
+    private let device: UInt64
+    private let inode: UInt64
+
+    /// Listens at `path`. A socket left there by a process that died is replaced; one that is served is not.
+    public init(path: String) throws(HandoffError) {
+        let socket = try HandoffSocket.make()
+        try Self.removeDeadSocket(path)
+        // SAFETY: the path is terminated and lives for the call.
+        let answer = unsafe pageferry_unix_bind(socket.rawValue, path)
+        guard answer == 0 else {
+            throw -answer == EADDRINUSE ? .alreadyListening(path: path) : .systemCall(call: "binding '\(path)'", code: -answer)
+        }
+        // Nobody can connect before listen(2): there is no moment with wider permissions.
+        var status = stat()
+        // SAFETY: the path is terminated, and the kernel fills this variable.
+        guard unsafe chmod(path, 0o600) == 0, unsafe stat(path, &status) == 0, listen(socket.rawValue, 8) == 0 else {
+            let code = errno
+            // SAFETY: the path is terminated and lives for the call.
+            unsafe unlink(path)
+            throw .systemCall(call: "listening on '\(path)'", code: code)
+        }
+        self.path = path
+        self.socket = socket
+        device = UInt64(status.st_dev)
+        inode = UInt64(status.st_ino)
+    }
+
+    deinit {
+        // Another process may have put its own socket in this place.
+        var status = stat()
+        // SAFETY: the path is terminated, and the kernel fills this variable.
+        if unsafe lstat(path, &status) == 0, UInt64(status.st_dev) == device, UInt64(status.st_ino) == inode {
+            unsafe unlink(path)
+        }
+    }
+
+    /// The listening descriptor, borrowed: to be polled.
+    public var rawValue: Int32 { socket.rawValue }
+
+    /// Waits for a VMM to connect.
+    public borrowing func accept(timeoutNanoseconds: UInt64) throws(HandoffError) -> HandoffConnection {
+        let deadline = HandoffDeadline(timeoutNanoseconds: timeoutNanoseconds)
+        while true {
+            try socket.wait(for: POLLIN, deadline, "waiting for a VMM to connect to '\(path)'")
+            let connected = pageferry_unix_accept(socket.rawValue)
+            if connected >= 0 { return try HandoffConnection(HandoffSocket(adopting: connected)) }
+            // The peer may have gone between poll and accept.
+            guard [EAGAIN, EINTR, ECONNABORTED].contains(-connected) else {
+                throw .systemCall(call: "accept4(2)", code: -connected)
+            }
+        }
+    }
+
+    private static func removeDeadSocket(_ path: String) throws(HandoffError) {
+        var status = stat()
+        // SAFETY: the path is terminated, and the kernel fills this variable.
+        guard unsafe lstat(path, &status) == 0 else { return }
+        guard status.st_mode & S_IFMT == S_IFSOCK else { throw .notASocket(path: path) }
+        let probe = try HandoffSocket.make()
+        // SAFETY: the path is terminated and lives for the call.
+        guard unsafe pageferry_unix_connect(probe.rawValue, path) == -ECONNREFUSED else { throw .alreadyListening(path: path) }
+        // SAFETY: as above.
+        unsafe unlink(path)
+    }
+}

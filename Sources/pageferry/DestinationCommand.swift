@@ -1,0 +1,89 @@
+import ArgumentParser
+import Handoff
+import PageCore
+import PageEngine
+import PageFerry
+import PageWire
+import StreamTransport
+
+/// `pageferry destination`: takes a machine's memory from a source, by demand and by push.
+struct DestinationCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "destination",
+        abstract: "Take over a virtual machine, or page in a memory file, from a source.",
+        discussion: """
+            With a command after `--` that starts QEMU as it was started on the source, the machine resumes here at once and its pages follow.
+            Without one, memory is handed over by another process through the socket given with --handoff (Documentation/Handoff.md).
+            """
+    )
+
+    @Option(help: ArgumentHelp("The source: HOST:PORT, [ADDRESS]:PORT or unix:PATH.", valueName: "address"))
+    var connect: String
+
+    @Option(help: ArgumentHelp("Wait here for memory handed over by another process.", valueName: "path"))
+    var handoff: String?
+
+    @Option(help: "Bulk lanes wanted beside the urgent lane.")
+    var bulkLanes = 2
+
+    @Option(help: ArgumentHelp("Fetch this much around a demanded page.", valueName: "size"))
+    var window = SizeArgument(bytes: 64 << 10)
+
+    @Option(help: ArgumentHelp("Bytes of pushed pages that may be on the way at once.", valueName: "size"))
+    var credit = SizeArgument(bytes: 2 << 20)
+
+    @Option(help: ArgumentHelp("Spin this long for the next event before sleeping.", valueName: "microseconds"))
+    var spin = 50
+
+    @Option(help: ArgumentHelp("The preload library that hands QEMU's memory over; found beside this program by default.", valueName: "path"))
+    var shim: String?
+
+    @Option(help: ArgumentHelp("Write what happened to this file as JSON.", valueName: "file"))
+    var json: String?
+
+    @Flag(help: "End once every page is here, and leave the machine running; otherwise wait for its end.")
+    var detach = false
+
+    @Argument(parsing: .postTerminator, help: ArgumentHelp("The command that starts QEMU.", valueName: "command"))
+    var command: [String] = []
+
+    func validate() throws {
+        guard command.isEmpty == (handoff != nil) else {
+            throw ValidationError(
+                "give either a command that starts QEMU after `--`, or --handoff PATH to wait for memory from another process")
+        }
+        guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
+        guard (4096...(2 << 20)).contains(window.bytes) else { throw ValidationError("--window takes 4K to 2M") }
+        guard ((64 << 10)...(1 << 30)).contains(credit.bytes) else { throw ValidationError("--credit takes 64K to 1G") }
+        guard (0...1_000_000).contains(spin) else { throw ValidationError("--spin takes 0 to 1000000 microseconds") }
+    }
+
+    func run() throws {
+        try reportingFailure { () throws(CommandFailure) in
+            if handoff != nil {
+                try HandoffDestination(command: self).run()
+            } else {
+                try QemuDestinationMigration(command: self).run()
+            }
+        }
+    }
+
+    /// Connects to the source and learns what it offers.
+    func connector(features: ProtocolFeatures) throws(CommandFailure) -> DestinationConnector {
+        var configuration = DestinationConnector.Configuration()
+        configuration.features = features
+        configuration.bulkLanes = bulkLanes
+        let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: connect) }
+        return try attempt { () throws(SessionError) in
+            try DestinationConnector(to: address, configuration: configuration)
+        }
+    }
+
+    var sessionConfiguration: DestinationSession.Configuration {
+        var configuration = DestinationSession.Configuration()
+        configuration.window = WindowPolicy(windowBytes: window.bytes)
+        configuration.creditBytes = credit.bytes
+        configuration.spinNanoseconds = UInt64(spin) * 1_000
+        return configuration
+    }
+}

@@ -1,0 +1,212 @@
+import Glibc
+import Handoff
+import PageCore
+import PageFerry
+import PageWire
+
+/// Starts a QEMU that takes a guest over, and fills its memory.
+struct QemuDestinationMigration {
+    private enum Event: Sendable {
+        case notice(DestinationNotice)
+        case loaded
+        case loadFailed(QemuError)
+        case processEnded
+        case signal(Int32)
+    }
+
+    private static let startTimeoutNanoseconds: UInt64 = 60_000_000_000
+    private static let loadTimeoutNanoseconds: UInt64 = 120_000_000_000
+
+    let command: DestinationCommand
+
+    func run() throws(CommandFailure) {
+        let events = Mailbox<Event>()
+        SignalWatch.start { events.post(.signal($0)) }
+        let commandLine = try attempt { () throws(QemuError) in try QemuCommandLine(command.command) }
+        guard let shim = command.shim ?? Executable.companion("libpageferry-preload.so") else {
+            throw CommandFailure("libpageferry-preload.so is not beside this program; give its path with --shim", .configuration)
+        }
+        let connector = try command.connector(features: .machineState)
+        guard connector.features.contains(.machineState) else {
+            connector.refuse(.peerFailed(Failure(.wrongRole, "the destination starts a virtual machine, the source serves a memory file")))
+            throw CommandFailure(
+                "the source serves a memory file, not a running machine; use --handoff PATH here, or --qmp there", .configuration)
+        }
+        let handoff = try HandoffDirectory()
+        let qemu: QemuDestination
+        do throws(QemuError) {
+            qemu = try QemuDestination(commandLine, preloadLibrary: shim, handoffPath: handoff.path)
+        } catch {
+            connector.refuse(.peerFailed(Failure(.virtualMachine, error.description)))
+            throw CommandFailure(error)
+        }
+        var isCommitted = false
+        do throws(CommandFailure) {
+            try takeOver(qemu, connector, handoff, events, &isCommitted)
+        } catch {
+            if !isCommitted { qemu.kill() }
+            throw error
+        }
+        if !command.detach { try waitForEnd(qemu) }
+    }
+
+    private func takeOver(
+        _ qemu: QemuDestination, _ connector: consuming DestinationConnector, _ handoff: borrowing HandoffDirectory,
+        _ events: Mailbox<Event>, _ isCommitted: inout Bool
+    ) throws(CommandFailure) {
+        // Kept open until the end: it tells the VMM's side that its memory is being served.
+        let connection: HandoffConnection
+        do throws(CommandFailure) {
+            connection = try acceptHandoff(qemu, handoff)
+        } catch {
+            connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))
+            throw error
+        }
+        let regions: [DestinationRegion]
+        do throws(CommandFailure) {
+            regions = try receiveRegions(connection)
+            try attempt { () throws(QemuError) in try qemu.connect(timeoutNanoseconds: Self.startTimeoutNanoseconds) }
+        } catch {
+            connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))
+            throw error
+        }
+        let layout = try attempt { () throws(SessionError) in try DestinationRegion.layout(of: regions) }
+        let opened: OpenedDestination
+        do throws(SessionError) { opened = try connector.accept(layout) } catch { throw CommandFailure(error) }
+        let socket = try attempt { () throws(QemuError) in try qemu.beginIncoming() }
+        let session = DestinationSession(
+            opened, regions: regions, machineState: socket, configuration: command.sessionConfiguration
+        ) { events.post(.notice($0)) }
+        watchProcess(qemu, events)
+        let loader = load(qemu, events)
+        let failure = serve(session, qemu, loader, events, &isCommitted)
+        session.join()
+        let statistics = session.statistics.read()
+        if let json = command.json {
+            try JSONFile.write(SessionReport(side: "destination", statistics, error: failure?.text), to: json)
+        }
+        if let failure {
+            guard isCommitted else { throw failure }
+            throw CommandFailure(
+                "after the switch: \(failure.text); \(statistics.missingPages) of \(statistics.totalPages) pages are missing, the guest is frozen where it touches them",
+                failure.status)
+        }
+        Console.info("every page is here: \(Console.line(statistics))")
+        _ = consume connection
+    }
+
+    // MARK: Set-up
+
+    /// Waits for the preload library in the new QEMU, unless that ends first.
+    private func acceptHandoff(_ qemu: QemuDestination, _ handoff: borrowing HandoffDirectory) throws(CommandFailure) -> HandoffConnection {
+        let deadline = MonotonicClock.nowNanoseconds() + Self.startTimeoutNanoseconds
+        while true {
+            do throws(HandoffError) {
+                return try handoff.listener.accept(timeoutNanoseconds: 100_000_000)
+            } catch .timedOut {
+                if let code = qemu.waitForEnd(timeoutMilliseconds: 0) { throw CommandFailure(.ended(status: code)) }
+                guard MonotonicClock.nowNanoseconds() < deadline else {
+                    throw CommandFailure("QEMU handed no memory over; check that its memory backend has share=on", .configuration)
+                }
+            } catch {
+                throw CommandFailure(error)
+            }
+        }
+    }
+
+    private func receiveRegions(_ connection: borrowing HandoffConnection) throws(CommandFailure) -> [DestinationRegion] {
+        let handedOver = try attempt { () throws(HandoffError) in
+            try connection.receiveRegions(timeoutNanoseconds: Self.startTimeoutNanoseconds)
+        }
+        let regions = try DestinationRegion.list(from: handedOver)
+        try attempt { () throws(HandoffError) in try connection.acknowledge() }
+        return regions
+    }
+
+    private func watchProcess(_ qemu: QemuDestination, _ events: Mailbox<Event>) {
+        let descriptor = qemu.processDescriptor
+        guard descriptor >= 0 else { return }
+        _ = DedicatedThread(name: "vmm-end") {
+            var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            // SAFETY: one local entry, for the duration of the call.
+            while unsafe poll(&entry, 1, -1) <= 0 {}
+            events.post(.processEnded)
+        }
+    }
+
+    /// Waits for the machine state on a thread of its own; nobody else uses the monitor meanwhile.
+    private func load(_ qemu: QemuDestination, _ events: Mailbox<Event>) -> DedicatedThread {
+        let box = UncheckedBox(qemu)
+        return DedicatedThread(name: "qmp") {
+            do throws(QemuError) {
+                try box.value.waitForLoaded(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + Self.loadTimeoutNanoseconds)
+                events.post(.loaded)
+            } catch {
+                events.post(.loadFailed(error))
+            }
+        }
+    }
+
+    // MARK: The session
+
+    /// Runs the session to its end.
+    private func serve(
+        _ session: DestinationSession, _ qemu: QemuDestination, _ loader: DedicatedThread, _ events: Mailbox<Event>,
+        _ isCommitted: inout Bool
+    ) -> CommandFailure? {
+        var failure: CommandFailure?
+        var isLoading = true
+        defer { if isLoading { qemu.kill(); loader.join() } }
+        while true {
+            let progressDeadline = MonotonicClock.nowNanoseconds() + 250_000_000
+            guard let event = events.next(deadlineNanoseconds: progressDeadline) else {
+                Console.progress(Console.line(session.statistics.read()))
+                continue
+            }
+            switch event {
+            case .loaded:
+                loader.join()
+                isLoading = false
+                session.loaded()
+            case .loadFailed(let error):
+                loader.join()
+                isLoading = false
+                failure = failure ?? CommandFailure(error)
+                session.end(.peerFailed(Failure(.virtualMachine, "the destination's \(error.description)")))
+            case .notice(.guestStopped), .notice(.allResident):
+                break
+            case .notice(.committed):
+                isCommitted = true
+                do throws(QemuError) {
+                    _ = try qemu.resume()
+                    session.resumed()
+                    Console.info("the guest runs here; its pages follow")
+                } catch {
+                    failure = CommandFailure(error)
+                    session.end(.peerFailed(Failure(.virtualMachine, error.description)))
+                }
+            case .notice(.ended(let reason)):
+                if failure == nil, let reason { failure = CommandFailure(reason) }
+                return failure
+            case .processEnded:
+                failure = failure ?? CommandFailure("QEMU has ended", .software)
+                session.end(.processEnded)
+            case .signal:
+                guard !isCommitted else {
+                    Console.info("the guest runs here and its pages are still arriving; ending when they are in")
+                    continue
+                }
+                failure = CommandFailure("cancelled; the guest goes on at the source", .temporaryFailure)
+                session.end(.cancelled)
+            }
+        }
+    }
+
+    private func waitForEnd(_ qemu: QemuDestination) throws(CommandFailure) {
+        while true {
+            guard let code = qemu.waitForEnd(timeoutMilliseconds: 1_000) else { continue }
+            if code != 0 { throw CommandFailure("QEMU ended with status \(code)", .software) }
+            return
+        }
+    }
+}
