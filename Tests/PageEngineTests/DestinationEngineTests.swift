@@ -139,6 +139,22 @@ import Testing
         #expect(destination.model.faults == [])
     }
 
+    /// A flood of removals does not take the room of a demand: requests that were refused go first.
+    @Test func demandsGoBeforeRemovals() throws {
+        var destination = try Self.destination()
+        destination.model.room = 0
+        destination.fault(0, 3)
+        destination.model.room = 1
+        for page in 0..<3 { destination.removed(PageRange(region: 0, first: page, count: 1)) }
+        destination.retry()
+        #expect(destination.model.requests[3] == 1)
+        #expect(destination.model.removedReports == [])
+        destination.model.room = 2
+        destination.retry()
+        #expect(destination.model.removedReports == [PageRange(region: 0, first: 0, count: 3)])
+        #expect(destination.model.faults == [])
+    }
+
     @Test func theEndIsReportedWhenThereIsRoomAndOnce() throws {
         var destination = try Self.destination()
         destination.model.acceptsReport = false

@@ -37,7 +37,7 @@ import Testing
 
     /// Each deliberate fault is caught, or the checkers do not look.
     @Test(arguments: SeededBug.allCases) func deliberateFaultsAreCaught(bug: SeededBug) throws {
-        let failure = try #require(Simulation.firstFailure(of: bug, count: 400), "no session catches \(bug)")
+        let failure = try #require(Simulation.firstFailure(of: bug, count: 4_000), "no session catches \(bug)")
         #expect(failure.bug == bug)
         #expect(failure.description.contains("pageferry simulate --seed \(failure.seed) --bug \(bug.rawValue) --trace"))
         #expect(!failure.description.contains("\n"))
