@@ -24,6 +24,7 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
     private let refusalPercent: Int
     private var random: SeededRandom
     private(set) var hasReported = false
+    var isLosingLanes = false
     /// Pages that became visible since the threads were last woken. One a page at most.
     private(set) var shown: ContiguousArray<Int> = []
 
@@ -125,7 +126,7 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
     }
 
     mutating func erase(_ range: PageRange) {
-        if bug == .leavesLateBytes || bug == .keepsHalfPages { return }
+        if bug == .leavesLateBytes || (bug == .keepsHalfPages && isLosingLanes) { return }
         for page in layout.sessionPages(range) { guest.erase(page) }
     }
 

@@ -87,7 +87,9 @@ struct DestinationSide: ~Copyable {
         while let event = faults.popFirst() {
             guard case .fault(let page) = event, !isReleased else { continue }
             let region = layout.region(ofSessionPage: page)
-            if !engine.isSettled(region, layout.range(region, sessionPages: page..<(page + 1)).first), wasFaulted.insert(page) { unasked.insert(page) }
+            if !engine.isSettled(region, layout.range(region, sessionPages: page..<(page + 1)).first), wasFaulted.insert(page) {
+                unasked.insert(page)
+            }
             engine.fault(region, layout.range(region, sessionPages: page..<(page + 1)).first, &memory)
         }
     }
@@ -216,6 +218,7 @@ struct DestinationSide: ~Copyable {
 
     /// The link is gone in the middle of everything.
     mutating func loseLanes() {
+        memory.isLosingLanes = true
         for lane in receptions.indices {
             receptions[lane] = nil
             engine.laneLost(lane: lane, &memory)

@@ -68,7 +68,8 @@ struct Scenario {
         laneCount = 1 + random.next(below: 4)
         let rates = [12, 125, 1250, 5000]
         linkBytesPerMicrosecond = rates[random.next(below: rates.count)]
-        laneBytesPerMicrosecond = random.chance(percent: 50) ? linkBytesPerMicrosecond : max(6, linkBytesPerMicrosecond / (1 + random.next(below: 4)))
+        laneBytesPerMicrosecond =
+            random.chance(percent: 50) ? linkBytesPerMicrosecond : max(6, linkBytesPerMicrosecond / (1 + random.next(below: 4)))
         latencyNanoseconds = [5_000, 20_000, 100_000, 2_000_000][random.next(below: 4)]
         jitterNanoseconds = latencyNanoseconds * random.next(below: 3) / 2
         chunkBytes = isHuge ? (256 << 10) + random.next(below: 512 << 10) : 1_000 + random.next(below: 24_000)
@@ -98,7 +99,7 @@ struct Scenario {
         mostRemovedPages = 1 + random.next(below: 24)
         removalIntervalNanoseconds = max(100, transferNanoseconds / (1 + removalCount) / (1 + random.next(below: 4)))
         readsFaultsFirst = random.chance(percent: 50)
-        refusalPercent = [0, 0, 10, 50][random.next(below: 4)]
+        refusalPercent = [0, 5, 50, 80][random.next(below: 4)]
 
         sourceTurnNanoseconds = 200 + random.next(below: 20_000)
         destinationTurnNanoseconds = 200 + random.next(below: 50_000)
@@ -130,14 +131,17 @@ struct Scenario {
 
     private func transferNanoseconds(bytes: Int) -> Int {
         let wire = bytes * 1000 / laneBytesPerMicrosecond + bytes * laneCount * 1000 / linkBytesPerMicrosecond
-        return wire + (bytes / bytesConsumedATurn + 1) * laneCount * destinationTurnNanoseconds
+        // A lane with little room on the wire moves that much a latency, however fast the link.
+        let trips = (bytes / laneInFlightBytes + 1) * (latencyNanoseconds + jitterNanoseconds)
+        return wire + trips + (bytes / bytesConsumedATurn + 1) * laneCount * destinationTurnNanoseconds
     }
 
     /// No fault waits longer, counted from the later of itself and the guest's stop: everything that may lie in front
     /// of a demand on a lane and at the bottleneck, with room to spare.
     var faultBoundNanoseconds: Int {
         let frame = max(source.extentBytes, source.windowFrameBytes, largestPageBytes)
-        let ahead = mostBulkBytesPending + mostWindowBytesPending + 2 * laneInFlightBytes + 3 * frame + processorCount * (largestPageBytes + 64)
+        let ahead =
+            mostBulkBytesPending + mostWindowBytesPending + 2 * laneInFlightBytes + 3 * frame + processorCount * (largestPageBytes + 64)
         return 4 * (6 * hopNanoseconds + transferNanoseconds(bytes: ahead))
     }
 

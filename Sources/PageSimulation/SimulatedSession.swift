@@ -267,7 +267,8 @@ struct SimulatedSession: ~Copyable {
         }
         guard source.isTold else { throw failure(.nothingHappens(missingPages: destination.engine.missingPages)) }
         for processor in processors {
-            if let page = processor.waitingFor { throw failure(.faultUnanswered(page: page, waitedNanoseconds: clock.now - processor.waitingSince)) }
+            guard let page = processor.waitingFor else { continue }
+            throw failure(.faultUnanswered(page: page, waitedNanoseconds: clock.now - processor.waitingSince))
         }
         if destination.engine.waitingPages > 0 { throw failure(.waitersLeft(pages: destination.engine.waitingPages)) }
         for lane in 0..<scenario.laneCount where source.endedLanes[lane] != 1 { throw failure(.endNotAnnounced(lane: lane)) }
@@ -293,16 +294,27 @@ struct SimulatedSession: ~Copyable {
         let here = outcome.destination
         let sentPages = sent.demand + sent.window + sent.push
         let herePages = here.demand + here.window + here.push
-        if sentPages != herePages + here.dropped { throw failure(.countsDisagree("\(sentPages) pages sent, \(herePages) here, \(here.dropped) dropped")) }
-        if sent.contentBytes != here.contentBytes { throw failure(.countsDisagree("\(sent.contentBytes) bytes sent, \(here.contentBytes) received")) }
-        if sentPages + sent.zero + sent.removed != outcome.pages { throw failure(.countsDisagree("the source's do not add up: \(sent)")) }
-        if herePages + here.zero + here.removed != outcome.pages { throw failure(.countsDisagree("the destination's do not add up: \(here)")) }
-        if here.zero > sent.zero || here.removed < sent.removed { throw failure(.countsDisagree("zeros \(sent.zero), \(here.zero); removed \(sent.removed), \(here.removed)")) }
+        let disagreement: String? =
+            if sentPages != herePages + here.dropped {
+                "\(sentPages) pages sent, \(herePages) here, \(here.dropped) dropped"
+            } else if sent.contentBytes != here.contentBytes {
+                "\(sent.contentBytes) bytes sent, \(here.contentBytes) received"
+            } else if sentPages + sent.zero + sent.removed != outcome.pages {
+                "the source's do not add up: \(sent)"
+            } else if herePages + here.zero + here.removed != outcome.pages {
+                "the destination's do not add up: \(here)"
+            } else if here.zero > sent.zero || here.removed < sent.removed {
+                "zeros \(sent.zero), \(here.zero); removed \(sent.removed), \(here.removed)"
+            } else {
+                nil
+            }
+        if let disagreement { throw failure(.countsDisagree(disagreement)) }
     }
 
     private static func text(_ chunk: Chunk) -> String {
         guard let header = try? chunk.frame.decoded() else { return "a damaged frame" }
-        return "\(header.kind) \(header.reason) \(header.range) \(header.argument) bytes \(chunk.from)..<\(chunk.to) of \(header.payloadBytes)"
+        let bytes = "bytes \(chunk.from)..<\(chunk.to) of \(header.payloadBytes)"
+        return "\(header.kind) \(header.reason) \(header.range) \(header.argument) \(bytes)"
     }
 }
 

@@ -42,10 +42,12 @@ struct Simulate: ParsableCommand {
             let end = outcome.isLaneLost ? "a lane was broken, and nothing half-written was left" : "every page right"
             print("seed \(seed): \(outcome.pages) pages over \(outcome.lanes) lanes in \(outcome.nanoseconds) virtual ns; \(end)")
             print(
-                "  \(outcome.faults) faults, the longest \(outcome.longestFaultNanoseconds) of \(outcome.faultBoundNanoseconds) ns allowed; \(outcome.events) events")
+                "  \(outcome.faults) faults, the longest \(outcome.longestFaultNanoseconds) of \(outcome.faultBoundNanoseconds) ns allowed; \(outcome.events) events"
+            )
             let counts = outcome.destination
             print(
-                "  pages: \(counts.demand) demanded, \(counts.window) window, \(counts.push) pushed, \(counts.zero) zero, \(counts.removed) given up, \(counts.dropped) dropped")
+                "  pages: \(counts.demand) demanded, \(counts.window) window, \(counts.push) pushed, \(counts.zero) zero, \(counts.removed) given up, \(counts.dropped) dropped"
+            )
         } catch {
             print(error)
             throw ExitCode.failure
@@ -67,7 +69,9 @@ struct Simulate: ParsableCommand {
         }
         let nanoseconds = max(1, MonotonicClock.nowNanoseconds() - start)
         let rate = Int(Double(seeds) * 1e9 / Double(nanoseconds))
-        print("\(seeds) sessions held every invariant: \(batch.pages) pages, \(batch.faults) faults, \(batch.lost) broken links; \(rate) sessions/s")
+        print(
+            "\(seeds) sessions held every invariant: \(batch.pages) pages, \(batch.faults) faults, \(batch.lost) broken links; \(rate) sessions/s"
+        )
     }
 }
 

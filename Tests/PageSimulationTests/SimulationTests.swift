@@ -4,7 +4,7 @@ import Testing
 @Suite struct SimulationTests {
     /// Sessions of the first seeds; `make simulate` runs many more in release.
     @Test(arguments: 0..<8) func sessionsHoldEveryInvariant(eighth: Int) throws {
-        for seed in 0..<40 {
+        for seed in 0..<100 {
             let outcome = try Simulation.run(seed: UInt64(seed * 8 + eighth))
             #expect(outcome.pages > 0)
         }
@@ -37,7 +37,7 @@ import Testing
 
     /// Each deliberate fault is caught, or the checkers do not look.
     @Test(arguments: SeededBug.allCases) func deliberateFaultsAreCaught(bug: SeededBug) throws {
-        let failure = try #require(Simulation.firstFailure(of: bug, count: 4_000), "no session catches \(bug)")
+        let failure = try #require(Simulation.firstFailure(of: bug, count: 1_000), "no session catches \(bug)")
         #expect(failure.bug == bug)
         #expect(failure.description.contains("pageferry simulate --seed \(failure.seed) --bug \(bug.rawValue) --trace"))
         #expect(!failure.description.contains("\n"))
