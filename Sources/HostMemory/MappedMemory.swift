@@ -67,7 +67,7 @@ import PageCore
         unsafe munmap(pointer, lengthBytes)
     }
 
-    /// The first byte's address, as userfaultfd and io_uring take it.
+    /// The first byte's address, as userfaultfd and io_uring take it: good only while this value lives. Keep it in a property.
     public var address: UInt { unsafe UInt(bitPattern: pointer) }
 
     /// The number of whole pages.

@@ -49,6 +49,14 @@ extension UserfaultDescriptor {
         }
     }
 
+    /// Marks pages as lost: whoever touches them, or waits for them, gets SIGBUS in place of wrong bytes
+    /// (`UFFDIO_POISON`, feature `poison`). For pages that can never arrive. Present pages are left as they are.
+    public func poison(address: UInt, lengthBytes: Int, pageSize: PageSize) -> InstallOutcome {
+        install(address: address, lengthBytes: lengthBytes, pageSize: pageSize) { offset, rest in
+            pageferry_userfault_poison(rawValue, UInt64(address) + UInt64(offset), UInt64(rest))
+        }
+    }
+
     @inline(__always)
     private func install(
         address: UInt, lengthBytes: Int, pageSize: PageSize, absenceMeansUnregistered: Bool = true,

@@ -62,17 +62,17 @@ struct QemuDestinationMigration {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))
             throw error
         }
-        let regions: [DestinationRegion]
+        let regions: DestinationRegions
         do throws(CommandFailure) {
             regions = try receiveRegions(connection)
             try attempt { () throws(QemuError) in try qemu.connect(timeoutNanoseconds: Self.startTimeoutNanoseconds) }
+            if command.prefault { try command.prefault(regions) }
         } catch {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))
             throw error
         }
-        let layout = try attempt { () throws(SessionError) in try DestinationRegion.layout(of: regions) }
         let opened: OpenedDestination
-        do throws(SessionError) { opened = try connector.accept(layout) } catch { throw CommandFailure(error) }
+        do throws(SessionError) { opened = try connector.accept(regions.layout) } catch { throw CommandFailure(error) }
         let socket = try attempt { () throws(QemuError) in try qemu.beginIncoming() }
         let session = DestinationSession(
             opened, regions: regions, machineState: socket, configuration: command.sessionConfiguration
@@ -114,11 +114,12 @@ struct QemuDestinationMigration {
         }
     }
 
-    private func receiveRegions(_ connection: borrowing HandoffConnection) throws(CommandFailure) -> [DestinationRegion] {
+    private func receiveRegions(_ connection: borrowing HandoffConnection) throws(CommandFailure) -> DestinationRegions {
         let handedOver = try attempt { () throws(HandoffError) in
             try connection.receiveRegions(timeoutNanoseconds: Self.startTimeoutNanoseconds)
         }
-        let regions = try DestinationRegion.list(from: handedOver)
+        let list = try DestinationRegion.list(from: handedOver)
+        let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
         return regions
     }

@@ -95,6 +95,35 @@ struct NativePreloadTests {
         }
     }
 
+    @Test("A QEMU without privileges uses the userfaultfd device its launcher opened")
+    func withoutPrivileges() throws {
+        let setpriv = "/usr/bin/setpriv"
+        guard geteuid() == 0, access(setpriv, X_OK) == 0, access("/dev/userfaultfd", R_OK | W_OK) == 0 else {
+            return print("skipped: needs root, setpriv and /dev/userfaultfd")
+        }
+        let nobody: UInt32 = 65534
+        let listener = try HandoffListener(path: path, owner: nobody)
+        let vmm = try PreloadedProcess(
+            [
+                "/bin/sh", "-c",
+                "exec 9<>/dev/userfaultfd; exec \(setpriv) --reuid=\(nobody) --regid=\(nobody) --clear-groups \"$@\"", "sh",
+            ] + qemuArguments(["memory-backend-memfd,id=ram0,size=64M,share=on"]),
+            environment: [
+                "PAGEFERRY_HANDOFF": path, "PAGEFERRY_RAM": "memfd:memory-backend-memfd", "PAGEFERRY_USERFAULTFD_DEVICE": "9",
+            ])
+        do {
+            let connection = try listener.accept(timeoutNanoseconds: 20 * seconds)
+            #expect(connection.peer.userIdentifier == nobody)
+            let regions = try connection.receiveRegions(timeoutNanoseconds: 20 * seconds)
+            #expect(regions[0].lengthBytes == 64 << 20)
+            try connection.acknowledge()
+            #expect(poll(until: { sleepsInPoll(vmm.processIdentifier) || vmm.hasEnded }))
+            #expect(!vmm.hasEnded, "\(vmm.output)")
+        } catch {
+            Issue.record("\(error); QEMU said: \(vmm.output)")
+        }
+    }
+
     @Test("Huge pages")
     func hugePages() throws {
         guard let reserve = HugePageReserve(count: 32) else { return }

@@ -79,6 +79,10 @@ final class PreloadedProcess {
 
 /// QEMU on guest RAM of `backends`, which waits for an incoming migration.
 func startQEMU(_ backends: [String], environment: [String: String]) throws -> PreloadedProcess {
+    try PreloadedProcess(qemuArguments(backends), environment: environment)
+}
+
+func qemuArguments(_ backends: [String]) -> [String] {
     var arguments = ["/usr/bin/qemu-system-x86_64", "-nodefaults", "-display", "none", "-S", "-incoming", "defer"]
     for backend in backends { arguments += ["-object", backend] }
     if backends.count == 1 {
@@ -87,7 +91,7 @@ func startQEMU(_ backends: [String], environment: [String: String]) throws -> Pr
         arguments += ["-machine", "q35,accel=tcg", "-m", "\(64 * backends.count)M"]
         for index in backends.indices { arguments += ["-numa", "node,memdev=ram\(index)"] }
     }
-    return try PreloadedProcess(arguments, environment: environment)
+    return arguments
 }
 
 let qemuIsInstalled = PreloadedProcess.isExecutable("/usr/bin/qemu-system-x86_64")

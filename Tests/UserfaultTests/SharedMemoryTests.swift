@@ -52,6 +52,28 @@ struct SharedMemoryTests {
         }
     }
 
+    @Test("Whoever waits for a page that somebody else mapped is woken by the install that finds it present")
+    func presentPageWakes() throws {
+        let mappings = try TwoMappings(pages: 4)
+        defer { mappings.release() }
+        let threads = [1, 2].map { FaultingThread(at: mappings.address($0)) }
+        var batch = UserfaultEventBatch()
+        var faults = 0
+        #expect(
+            poll(until: {
+                faults += (try? mappings.fault.readEvents(into: &batch)) ?? 0
+                return faults == 2
+            }))
+        // Another userfaultfd of this process may install here, but wakes only its own waiters.
+        let other = try UserfaultDescriptor(required: .sharedMemory)
+        for page in 0..<4 { mappings.fill(page, UInt8(0x70 + page)) }
+        let outcome = other.continueRange(address: mappings.address(0), lengthBytes: 4 * 4096, pageSize: .fourKiB)
+        #expect(outcome == .installed)
+        #expect(threads.allSatisfy { $0.seen == nil })
+        #expect(mappings.complete(0, count: 4) == .alreadyPresent)
+        #expect(threads.map { $0.join() } == [0x71, 0x72])
+    }
+
     @Test("Unregistering wakes every waiting thread")
     func unregisterWakes() throws {
         let mappings = try TwoMappings(pages: 8)
@@ -118,6 +140,24 @@ struct SharedMemoryTests {
         mappings.fill(0, 8)
         #expect(mappings.complete(0) == .installed)
         #expect(thread.join() == 8)
+    }
+
+    @Test("A poisoned page ends whoever touches it, in place of wrong bytes")
+    func poison() async throws {
+        guard try UserfaultDescriptor.supportedFeatures().contains(.poison) else {
+            return print("skipped: no UFFDIO_POISON before Linux 6.6")
+        }
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let mappings = try TwoMappings(pages: 4)
+            mappings.fill(1, 5)
+            guard mappings.complete(1) == .installed,
+                mappings.fault.poison(address: mappings.address(0), lengthBytes: 4 * 4096, pageSize: .fourKiB) == .installed,
+                UnsafePointer<UInt8>(bitPattern: mappings.address(1))!.pointee == 5
+            else { exit(1) }
+            let byte = UnsafePointer<UInt8>(bitPattern: mappings.address(2))!.pointee
+            mappings.release()
+            exit(Int32(byte))
+        }
     }
 
     @Test("Many threads, many faults: each sees its page, whatever order and however they overlap")

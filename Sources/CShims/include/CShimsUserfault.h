@@ -31,6 +31,19 @@ struct pageferry_uffdio_move {
 #define PAGEFERRY_UFFDIO_MOVE UFFDIO_MOVE
 #endif
 
+// Linux 6.6: marks pages so that touching them raises SIGBUS.
+#ifndef UFFDIO_POISON
+struct pageferry_uffdio_poison {
+    struct uffdio_range range;
+    __u64 mode;
+    __s64 updated;
+};
+#define PAGEFERRY_UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct pageferry_uffdio_poison)
+#else
+#define pageferry_uffdio_poison uffdio_poison
+#define PAGEFERRY_UFFDIO_POISON UFFDIO_POISON
+#endif
+
 // The message read(2) delivers, flat: the kernel's is a packed struct with a union of anonymous structs, which the
 // importer does not lay out. Page fault: flags, address, thread. Fork: descriptor. Remap: from, to, length.
 // Remove and unmap: start, end.
@@ -135,6 +148,14 @@ static inline struct pageferry_userfault_install pageferry_userfault_zero(
     struct uffdio_zeropage request = { .range = { start, length } };
     int answer = pageferry_userfault_ioctl(descriptor, UFFDIO_ZEROPAGE, &request);
     return pageferry_userfault_answer(answer, request.zeropage);
+}
+
+static inline struct pageferry_userfault_install pageferry_userfault_poison(
+    int descriptor, uint64_t start, uint64_t length
+) {
+    struct pageferry_uffdio_poison request = { .range = { start, length } };
+    int answer = pageferry_userfault_ioctl(descriptor, PAGEFERRY_UFFDIO_POISON, &request);
+    return pageferry_userfault_answer(answer, request.updated);
 }
 
 // fcntl(2) is variadic. Sets O_NONBLOCK and FD_CLOEXEC; 0 or -errno.

@@ -3,7 +3,7 @@ import Glibc
 
 /// The daemon's hand-off socket: a VMM connects and hands its memory over (Documentation/Handoff.md).
 ///
-/// Only this user may connect (mode 0600). The socket's path is removed at the end of this value's life.
+/// Only its owner, by default this user, may connect (mode 0600), and root. The socket's path is removed at the end of this value's life.
 public struct HandoffListener: ~Copyable, Sendable {
     public let path: String
     private let socket: HandoffSocket
@@ -11,7 +11,9 @@ public struct HandoffListener: ~Copyable, Sendable {
     private let inode: UInt64
 
     /// Listens at `path`. A socket left there by a process that died is replaced; one that is served is not.
-    public init(path: String) throws(HandoffError) {
+    ///
+    /// `owner`: the user the VMM runs as, when that is another; giving a socket away needs CAP_CHOWN.
+    public init(path: String, owner: UInt32? = nil) throws(HandoffError) {
         let socket = try HandoffSocket.make()
         try Self.removeDeadSocket(path)
         // SAFETY: the path is terminated and lives for the call.
@@ -22,7 +24,9 @@ public struct HandoffListener: ~Copyable, Sendable {
         // Nobody can connect before listen(2): there is no moment with wider permissions.
         var status = stat()
         // SAFETY: the path is terminated, and the kernel fills this variable.
-        guard unsafe chmod(path, 0o600) == 0, unsafe stat(path, &status) == 0, listen(socket.rawValue, 8) == 0 else {
+        guard unsafe chmod(path, 0o600) == 0, unsafe chown(path, owner ?? .max, .max) == 0, unsafe stat(path, &status) == 0,
+            listen(socket.rawValue, 8) == 0
+        else {
             let code = errno
             // SAFETY: the path is terminated and lives for the call.
             unsafe unlink(path)

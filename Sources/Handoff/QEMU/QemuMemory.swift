@@ -35,10 +35,7 @@ enum QemuMemory {
     static func open(
         backend: String, lengthBytes: Int, path: String?, process: pid_t, taken: inout Set<String>
     ) throws(QemuError) -> QemuMemoryBackend {
-        let text: String
-        do {
-            text = try String(contentsOfFile: "/proc/\(process)/maps", encoding: .utf8)
-        } catch {
+        guard let text = readMaps(process) else {
             throw .cannotOpenMemory(backend: backend, reason: "/proc/\(process)/maps cannot be read")
         }
         let mappings = text.split(separator: "\n").compactMap { parse($0) }
@@ -54,6 +51,22 @@ enum QemuMemory {
             return QemuMemoryBackend(name: backend, lengthBytes: lengthBytes, descriptor: descriptor, fileOffset: 0)
         }
         throw .cannotOpenMemory(backend: backend, reason: "process \(process) has no shared mapping of \(lengthBytes) bytes for it")
+    }
+
+    /// The whole of /proc/PID/maps. The kernel hands it out a page at a time, so a short read is not its end.
+    private static func readMaps(_ process: pid_t) -> String? {
+        // SAFETY: the path is terminated; the buffer outlives every read, which stays within its count.
+        let file = unsafe Glibc.open("/proc/\(process)/maps", O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return nil }
+        defer { close(file) }
+        var text: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 64 << 10)
+        while true {
+            let count = unsafe read(file, &piece, piece.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return count == 0 ? String(decoding: text, as: UTF8.self) : nil }
+            text.append(contentsOf: piece[..<count])
+        }
     }
 
     private static func key(_ mapping: Mapping) -> String { "\(mapping.device):\(mapping.inode)" }
