@@ -21,6 +21,7 @@ let package = Package(
         .library(name: "PageFerry", targets: ["PageFerry", "Handoff"]),
         .executable(name: "pageferry", targets: ["pageferry"]),
         .library(name: "pageferry-preload", type: .dynamic, targets: ["PreloadShim"]),
+        .library(name: "pageferry-fault-probe", type: .dynamic, targets: ["FaultProbe"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -70,6 +71,7 @@ let package = Package(
         .executableTarget(name: "GuestWorkload", swiftSettings: strict),
         // It is loaded into VMMs: of the Swift runtime, which the package manager links everywhere, it needs nothing.
         .target(name: "PreloadShim", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
+        .target(name: "FaultProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
 
         .testTarget(name: "PageCoreTests", dependencies: ["PageCore"], swiftSettings: tests),
         .testTarget(name: "PageWireTests", dependencies: ["PageWire"], swiftSettings: tests),

@@ -1,32 +1,74 @@
+import Foundation
 import Glibc
 import PageCore
+import Synchronization
 
 /// A process started by a demonstration: ended, by its id, at the end of this value's life.
 final class ChildProcess: Sendable {
     let processIdentifier: pid_t
-    let name: String
+    private let exitCode = Mutex<Int32?>(nil)
 
-    /// Starts a program with this process's environment and standard streams.
-    init(_ arguments: [String]) throws(DemonstrationError) {
-        name = arguments[0]
+    /// Starts a program.
+    ///
+    /// - Parameters:
+    ///   - inheriting: descriptors of this process, by the numbers they have in the new one.
+    ///   - environment: what is added to this process's environment.
+    init(
+        _ arguments: [String], inheriting: [Int32: Int32] = [:], environment: [String: String] = [:]
+    ) throws(DemonstrationError) {
         var child: pid_t = 0
         var attributes = posix_spawnattr_t()
+        var actions = unsafe posix_spawn_file_actions_t()
         var signals = sigset_t()
-        // SAFETY: every structure is local and initialized before it is read; the argument strings are freed after the call.
+        // SAFETY: every structure is local and initialized before it is read; strings are freed after the call.
         unsafe posix_spawnattr_init(&attributes)
+        unsafe posix_spawn_file_actions_init(&actions)
+        for (number, descriptor) in inheriting { unsafe posix_spawn_file_actions_adddup2(&actions, descriptor, number) }
         unsafe sigemptyset(&signals)
         unsafe posix_spawnattr_setsigmask(&attributes, &signals)
         unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-        var vector = unsafe arguments.map { unsafe strdup($0) } + [nil]
-        let status = unsafe posix_spawn(&child, arguments[0], nil, &attributes, &vector, environ)
-        for unsafe string in unsafe vector { unsafe free(string) }
+        let merged = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+        var argumentVector = unsafe arguments.map { unsafe strdup($0) } + [nil]
+        var environmentVector = unsafe merged.map { unsafe strdup("\($0.key)=\($0.value)") } + [nil]
+        let status = unsafe posix_spawnp(&child, arguments[0], &actions, &attributes, &argumentVector, &environmentVector)
+        for unsafe string in unsafe argumentVector + environmentVector { unsafe free(string) }
+        unsafe posix_spawn_file_actions_destroy(&actions)
         unsafe posix_spawnattr_destroy(&attributes)
         guard status == 0 else { throw DemonstrationError("cannot start \(arguments[0]): error \(status)") }
         processIdentifier = child
     }
 
-    deinit {
+    deinit { end() }
+
+    /// Waits for the process's own end.
+    ///
+    /// - Returns: its exit code, or 128 and its signal; nil when it still runs at the deadline.
+    func waitForEnd(timeoutNanoseconds: UInt64) -> Int32? {
+        let deadline = MonotonicClock.nowNanoseconds() + timeoutNanoseconds
+        while true {
+            if let code = reap(WNOHANG) { return code }
+            if MonotonicClock.nowNanoseconds() >= deadline { return nil }
+            _ = poll(nil, 0, 5)
+        }
+    }
+
+    /// Ends the process at once.
+    func end() {
+        guard exitCode.withLock({ $0 }) == nil else { return }
         kill(processIdentifier, SIGKILL)
-        _ = waitpid(processIdentifier, nil, 0)
+        _ = reap(0)
+    }
+
+    private func reap(_ options: Int32) -> Int32? {
+        exitCode.withLock { code in
+            if code == nil {
+                var status: Int32 = 0
+                // SAFETY: one local integer, filled during the call.
+                if unsafe waitpid(processIdentifier, &status, options) == processIdentifier {
+                    code = status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
+                }
+            }
+            return code
+        }
     }
 }

@@ -19,6 +19,15 @@ extension MemoryFile {
         return Int(start)..<Int(end)
     }
 
+    /// The first byte at or after `offset` that the file holds; nil when only a hole follows. One system call, which costs
+    /// nothing where there is data and little where there is a hole.
+    public borrowing func nextData(from offset: Int) throws(HostMemoryError) -> Int? {
+        let start = lseek(rawValue, off_t(offset), PAGEFERRY_SEEK_DATA)
+        guard start < 0 else { return Int(start) }
+        guard errno == ENXIO else { throw .systemCall(call: .seek, code: errno) }
+        return nil
+    }
+
     /// Gives the pages of `bytes` back: they read as zero from now on, through every mapping, and are freed.
     public borrowing func punchHole(_ bytes: Range<Int>) throws(HostMemoryError) {
         guard !bytes.isEmpty else { return }

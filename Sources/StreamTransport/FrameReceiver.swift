@@ -61,12 +61,16 @@ import Uring
     var isMidFrame: Bool { isInPayload || end > start }
 
     /// Prepares the next receive.
-    mutating func arm(_ descriptor: Int32, token: UInt64, ring: inout Ring) throws(UringError) {
+    ///
+    /// - Parameter isTry: completes at once, with -EAGAIN when there is nothing to receive.
+    mutating func arm(_ descriptor: Int32, isTry: Bool, token: UInt64, ring: inout Ring) throws(UringError) {
         assert(!isInFlight, "one receive is in flight at a time")
+        let flags = isTry ? Int32(MSG_DONTWAIT) : 0
         guard isInPayload else {
             payloadPart = 0
             // SAFETY: the free end of the buffer; it is not touched until the completion.
-            unsafe try ring.receive(descriptor, into: UnsafeMutableRawBufferPointer(start: buffer + end, count: capacity - end), token: token)
+            unsafe try ring.receive(
+                descriptor, into: UnsafeMutableRawBufferPointer(start: buffer + end, count: capacity - end), flags: flags, token: token)
             isInFlight = true
             return
         }
@@ -79,12 +83,13 @@ import Uring
             unsafe place = scratch
         }
         if payloadPart < rest {
-            unsafe try ring.receive(descriptor, into: UnsafeMutableRawBufferPointer(start: place, count: payloadPart), token: token)
+            unsafe try ring.receive(
+                descriptor, into: UnsafeMutableRawBufferPointer(start: place, count: payloadPart), flags: flags, token: token)
         } else {
             // What was read ahead has been used up before a payload is received in place: the whole buffer is free.
             unsafe vectors[0] = iovec(iov_base: place, iov_len: payloadPart)
             unsafe vectors[1] = iovec(iov_base: buffer, iov_len: capacity)
-            unsafe try ring.receiveMessage(descriptor, message, token: token)
+            unsafe try ring.receiveMessage(descriptor, message, flags: flags, token: token)
         }
         isInFlight = true
     }

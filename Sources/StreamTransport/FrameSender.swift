@@ -92,8 +92,10 @@ extension FrameSender {
     mutating func queue(_ header: FrameHeader, payload: UnsafeRawBufferPointer, token: UInt64) -> Bool {
         precondition(header.payloadBytes == payload.count, "a frame announces the payload it has")
         guard tail - head < capacity else { return false }
-        unsafe push(header, QueuedFrame(
-            payload: payload.baseAddress, payloadBytes: payload.count, token: token, hasToken: true))
+        unsafe push(
+            header,
+            QueuedFrame(
+                payload: payload.baseAddress, payloadBytes: payload.count, token: token, hasToken: true))
         return true
     }
 
@@ -117,7 +119,8 @@ extension FrameSender {
         let slot = tail & (capacity - 1)
         // SAFETY: the slot is free, so neither we nor the kernel use its header or record.
         var bytes = unsafe UnsafeMutableRawBufferPointer(
-            start: headers + slot * FrameHeader.byteCount, count: FrameHeader.byteCount).mutableBytes
+            start: headers + slot * FrameHeader.byteCount, count: FrameHeader.byteCount
+        ).mutableBytes
         header.encode(into: &bytes)
         unsafe frames[slot] = frame
         tail += 1

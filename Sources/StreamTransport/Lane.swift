@@ -40,6 +40,8 @@ struct Lane: ~Copyable {
 
     var freeSlots: Int { isOpen ? sender.freeSlots : 0 }
 
+    // SAFETY: here and below: payloads pass through to the sender, which relies on the owner's promise to keep them
+    // until `sent` or `closed`.
     mutating func queue(_ header: FrameHeader, payload: UnsafeRawBufferPointer, token: UInt64) -> Bool {
         isOpen && (unsafe sender.queue(header, payload: payload, token: token))
     }
@@ -48,18 +50,27 @@ struct Lane: ~Copyable {
         isOpen && (unsafe sender.queue(header, copying: payload))
     }
 
-    /// Prepares the operations that should be in flight and are not.
-    mutating func prepare(_ ring: inout Ring) throws(UringError) {
+    /// Prepares a send of what is queued, unless one is in flight.
+    mutating func prepareSend(_ ring: inout Ring) throws(UringError) {
+        if isOpen, sender.canStart { try sender.start(descriptor.raw, lane: index, ring: &ring) }
+    }
+
+    /// Prepares a receive, unless one is in flight.
+    ///
+    /// - Parameter isTry: it completes at once, with -EAGAIN when there is nothing to receive.
+    mutating func prepareReceive(_ ring: inout Ring, isTry: Bool) throws(UringError) {
         switch state {
-        case .open:
-            if sender.canStart { try sender.start(descriptor.raw, lane: index, ring: &ring) }
-        case .draining: break
+        case .open, .draining: break
         case .ending, .closed: return
         }
         if !receiver.isInFlight {
-            try receiver.arm(descriptor.raw, token: OperationToken(.receive, index: Int(index.rawValue)).rawValue, ring: &ring)
+            let token = OperationToken(.receive, index: Int(index.rawValue)).rawValue
+            try receiver.arm(descriptor.raw, isTry: isTry, token: token, ring: &ring)
         }
     }
+
+    /// A receive that was to complete at once found nothing.
+    mutating func triedInVain() { receiver.finished() }
 
     mutating func received<Handler: TransportHandler & ~Copyable>(_ completion: Completion, handler: inout Handler) {
         guard completion.result > 0 else { return receiveEnded(completion.result) }
@@ -73,9 +84,9 @@ struct Lane: ~Copyable {
 
     private mutating func receiveEnded(_ result: Int32) {
         receiver.finished()
+        if result == -EINTR || result == -EAGAIN { return }
         switch state {
         case .open:
-            if result == -EINTR || result == -EAGAIN { return }
             end(result == 0 ? (receiver.isMidFrame ? .truncated : .endOfStream) : .failed(errno: -result))
         case .draining(let number):
             // EPIPE says only that the peer had closed: what it sent tells whether it did so orderly.

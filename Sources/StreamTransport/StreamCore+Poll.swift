@@ -1,3 +1,4 @@
+import Glibc
 import PageTransport
 import PageWire
 import Uring
@@ -5,7 +6,7 @@ import Uring
 extension StreamCore {
     mutating func flush() {
         do throws(UringError) {
-            try prepare()
+            try prepareSends()
             try ring.submit()
         } catch { ringFailed(error) }
     }
@@ -15,49 +16,66 @@ extension StreamCore {
         // A lane that ended outside of `poll`, or with the last batch, has news for its owner without any completion.
         let hasNews = settle(&handler)
         do throws(UringError) {
-            try prepare()
+            try prepareSends()
             try collect(hasNews ? .immediate : wait)
         } catch { ringFailed(error) }
         for index in 0..<completions.count { process(completions[index], &handler) }
         settle(&handler)
     }
 
-    /// Puts into the submission queue what should be in flight and is not.
-    private mutating func prepare() throws(UringError) {
-        for index in 0..<lanes.count { try lanes[index].prepare(&ring) }
+    /// Puts the sends that can start into the submission queue, and watches not yet armed.
+    private mutating func prepareSends() throws(UringError) {
+        for index in 0..<lanes.count { try lanes[index].prepareSend(&ring) }
         try prepareWatches()
+    }
+
+    private mutating func prepareReceives(spinning: Bool) throws(UringError) {
+        for index in 0..<lanes.count { try lanes[index].prepareReceive(&ring, isTry: spinning && index == 0) }
     }
 
     /// Submits, and takes one batch of completions: what is there, or else what comes within the waiting time.
     private mutating func collect(_ wait: WaitPolicy) throws(UringError) {
-        if wait.timeoutNanoseconds == 0 || wait.spinNanoseconds > 0 || ring.hasWork {
+        let spin = min(wait.spinNanoseconds, wait.timeoutNanoseconds)
+        if spin > 0, try self.spin(Deadline(after: spin)) { return }
+        try prepareReceives(spinning: false)
+        if wait.timeoutNanoseconds == 0 || ring.hasWork {
             if ring.preparedCount > 0 || ring.hasWork { try ring.submitAndCollect() }
             if ring.take(into: &completions) > 0 || wait.timeoutNanoseconds == 0 { return }
-            if wait.spinNanoseconds > 0, try spin(wait) { return }
         }
-        let rest = wait.timeoutNanoseconds == .max ? .max : wait.timeoutNanoseconds - min(wait.timeoutNanoseconds, wait.spinNanoseconds)
+        let rest = wait.timeoutNanoseconds == .max ? .max : wait.timeoutNanoseconds - spin
         if rest > 0 { try ring.submitAndWait(minimum: 1, timeoutNanoseconds: rest) }
         ring.take(into: &completions)
     }
 
-    /// Watches shared memory, without system calls, until something completes or the spinning time is over.
+    /// Looks for completions until there are some or the spinning time is over.
+    ///
+    /// The urgent lane is tried directly, call by call: a sixth of a 4 KiB round trip less than arming a poll and running
+    /// its task work, and the processor is spent either way. The other lanes and the watches announce themselves in
+    /// shared memory.
     ///
     /// - Returns: whether completions were taken.
-    private mutating func spin(_ wait: WaitPolicy) throws(UringError) -> Bool {
-        let deadline = Deadline(after: min(wait.spinNanoseconds, wait.timeoutNanoseconds))
+    private mutating func spin(_ deadline: Deadline) throws(UringError) -> Bool {
         repeat {
-            for _ in 0..<Self.looksPerClockReading {
-                if ring.hasWork {
-                    try ring.submitAndCollect()
-                    if ring.take(into: &completions) > 0 { return true }
-                }
-                Ring.relax()
+            try prepareReceives(spinning: true)
+            if ring.preparedCount > 0 || ring.hasWork {
+                try ring.submitAndCollect()
+                ring.take(into: &completions)
+                dropVainTry()
+                if completions.count > 0 { return true }
             }
+            Ring.relax()
         } while deadline.remainingNanoseconds > 0
         return false
     }
 
-    private static var looksPerClockReading: Int { 16 }
+    /// Empties a batch that tells nothing but that the urgent lane's try found nothing.
+    private mutating func dropVainTry() {
+        guard completions.count == 1, completions[0].result == -EAGAIN, lanes[0].isOpen,
+            completions[0].token == OperationToken(.receive, index: 0).rawValue
+        else { return }
+        lanes[0].triedInVain()
+        completions.removeAll()
+    }
 
     mutating func process<Handler: TransportHandler & ~Copyable>(_ completion: Completion, _ handler: inout Handler) {
         let operation = OperationToken(rawValue: completion.token)

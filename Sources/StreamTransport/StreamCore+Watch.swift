@@ -48,7 +48,8 @@ extension StreamCore {
     /// - Returns: the watch's token when its descriptor is readable or hung up.
     mutating func watchCompleted(_ completion: Completion, _ operation: OperationToken) -> UInt64? {
         let index = operation.index
-        guard index < watches.count, watches[index].isActive, watches[index].generation & OperationToken.numberMask == operation.number else {
+        guard index < watches.count, watches[index].isActive, watches[index].generation & OperationToken.numberMask == operation.number
+        else {
             return nil
         }
         let token = watches[index].token

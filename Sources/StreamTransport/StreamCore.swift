@@ -29,9 +29,10 @@ struct StreamCore: ~Copyable {
             if index == 0, isTCP, configuration.urgentUnsentBytes > 0 {
                 SocketOption.limitUnsent(descriptor.raw, bytes: configuration.urgentUnsentBytes)
             }
-            lanes.append(Lane(
-                index: LaneIndex(UInt8(index)), descriptor: descriptor, configuration: configuration,
-                zeroCopy: canZeroCopy && isTCP))
+            lanes.append(
+                Lane(
+                    index: LaneIndex(UInt8(index)), descriptor: descriptor, configuration: configuration,
+                    zeroCopy: canZeroCopy && isTCP))
         }
         watches = FixedTable(capacity: StreamTransport.mostWatches)
         for _ in 0..<StreamTransport.mostWatches { watches.append(Watch()) }

@@ -32,6 +32,9 @@ struct DestinationCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Bytes of pushed pages that may be on the way at once.", valueName: "size"))
     var credit = SizeArgument(bytes: 2 << 20)
 
+    @Flag(inversion: .prefixedNo, help: "Allocate the guest's memory before the switch, so that no page waits for it.")
+    var prefault = true
+
     @Option(help: ArgumentHelp("Spin this long for the next event before sleeping.", valueName: "microseconds"))
     var spin = 50
 
@@ -76,6 +79,13 @@ struct DestinationCommand: ParsableCommand {
         let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: connect) }
         return try attempt { () throws(SessionError) in
             try DestinationConnector(to: address, configuration: configuration)
+        }
+    }
+
+    /// Allocates guest memory for as long as a source waits patiently; the guest still runs there.
+    func prefault(_ regions: DestinationRegions) throws(CommandFailure) {
+        try attempt { () throws(SessionError) in
+            try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 60_000_000_000)
         }
     }
 

@@ -25,11 +25,12 @@ struct HandoffDestination {
         let handedOver = try attempt { () throws(HandoffError) in
             try connection.receiveRegions(timeoutNanoseconds: 30_000_000_000)
         }
-        let regions = try DestinationRegion.list(from: handedOver)
-        let layout = try attempt { () throws(SessionError) in try DestinationRegion.layout(of: regions) }
+        let list = try DestinationRegion.list(from: handedOver)
+        let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
+        if command.prefault { try command.prefault(regions) }
         let opened: OpenedDestination
         do throws(SessionError) {
-            opened = try connector.accept(layout)
+            opened = try connector.accept(regions.layout)
         } catch {
             try? connection.refuse(error.description)
             throw CommandFailure(error)

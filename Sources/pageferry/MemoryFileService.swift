@@ -24,6 +24,7 @@ struct MemoryFileService {
 
     func run() throws(CommandFailure) {
         let image = try attempt { () throws(SessionError) in try SourceImage(path: path) }
+        try attempt { () throws(SessionError) in try image.findHoles() }
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
         let listener = try command.openListener()

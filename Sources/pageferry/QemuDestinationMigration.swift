@@ -64,17 +64,17 @@ struct QemuDestinationMigration {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))
             throw error
         }
-        let regions: [DestinationRegion]
+        let regions: DestinationRegions
         do throws(CommandFailure) {
             regions = try receiveRegions(connection, commandLine)
             try attempt { () throws(QemuError) in try qemu.connect(timeoutNanoseconds: Self.startTimeoutNanoseconds) }
+            if command.prefault { try command.prefault(regions) }
         } catch {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))
             throw error
         }
-        let layout = try attempt { () throws(SessionError) in try DestinationRegion.layout(of: regions) }
         let opened: OpenedDestination
-        do throws(SessionError) { opened = try connector.accept(layout) } catch { throw CommandFailure(error) }
+        do throws(SessionError) { opened = try connector.accept(regions.layout) } catch { throw CommandFailure(error) }
         let socket = try attempt { () throws(QemuError) in try qemu.beginIncoming() }
         let session = DestinationSession(
             opened, regions: regions, machineState: socket, configuration: command.sessionConfiguration
@@ -119,7 +119,7 @@ struct QemuDestinationMigration {
     /// The regions in the order in which the source lists them, whatever the order in which QEMU has mapped them.
     private func receiveRegions(
         _ connection: borrowing HandoffConnection, _ commandLine: QemuCommandLine
-    ) throws(CommandFailure) -> [DestinationRegion] {
+    ) throws(CommandFailure) -> DestinationRegions {
         let handedOver = try attempt { () throws(HandoffError) in
             try connection.receiveRegions(timeoutNanoseconds: Self.startTimeoutNanoseconds)
         }
@@ -128,11 +128,12 @@ struct QemuDestinationMigration {
             throw CommandFailure(
                 "QEMU handed \(mapped.count) regions over, its command line has \(commandLine.backendNames.count) memory backends", .dataError)
         }
-        let regions = commandLine.regionOrder.map { number in
+        let list = commandLine.regionOrder.map { number in
             var region = mapped[number]
             region.name = commandLine.backendNames[number]
             return region
         }
+        let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
         return regions
     }

@@ -45,6 +45,7 @@ struct QemuSourceMigration {
         defer { server.stop() }
         guard let opened = try waitForDestination(server, events) else { return }
         Console.info("\(opened.peer) takes the machine over")
+        try attempt { () throws(SessionError) in try image.findHoles() }
         try migrate(qemu, image, opened, events)
     }
 

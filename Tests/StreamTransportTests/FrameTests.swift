@@ -40,7 +40,9 @@ extension TransportTests {
             }
             offset += size + gap
         }
-        #expect(right.arrived.filter { $0.lane == .urgent && $0.header.kind == .pages }.map(\.header.firstPage) == Array(stride(from: 0, to: count, by: 2)))
+        #expect(
+            right.arrived.filter { $0.lane == .urgent && $0.header.kind == .pages }.map(\.header.firstPage)
+                == Array(stride(from: 0, to: count, by: 2)))
         #expect(left.closures.isEmpty && right.closures.isEmpty)
     }
 
@@ -54,16 +56,19 @@ extension TransportTests {
         // More than the room for copies, so that places are used again; the room's end falls in the middle of some.
         let all = (0..<200).map { ($0 * 7919) % (FrameLimits.mostControlBytes + 1) } + [FrameLimits.mostControlBytes]
         let memory = Arena(FrameLimits.mostControlBytes)
-        let done = pump(&pair, &left, &right, feed: { transport in
-            while submitted < all.count {
-                let size = all[submitted]
-                memset(memory.bytes.baseAddress!, Int32(submitted & 0xFF), size)
-                let header = FrameHeader(.machineState, payloadBytes: size, argument: 0)
-                guard transport.submit(header, copying: memory.slice(0, size), lane: .urgent) else { break }
-                memset(memory.bytes.baseAddress!, 0xEE, size)
-                submitted += 1
+        let done = pump(
+            &pair, &left, &right,
+            feed: { transport in
+                while submitted < all.count {
+                    let size = all[submitted]
+                    memset(memory.bytes.baseAddress!, Int32(submitted & 0xFF), size)
+                    let header = FrameHeader(.machineState, payloadBytes: size, argument: 0)
+                    guard transport.submit(header, copying: memory.slice(0, size), lane: .urgent) else { break }
+                    memset(memory.bytes.baseAddress!, 0xEE, size)
+                    submitted += 1
+                }
             }
-        }) { _, right in
+        ) { _, right in
             // One frame at a time lies in the arena; check it as soon as it is there.
             while sizes.count < right.arrived.count { sizes.append(right.arrived[sizes.count].header.payloadBytes) }
             return right.arrived.count == all.count
@@ -84,13 +89,16 @@ extension TransportTests {
         let origin = Arena(each * count)
         origin.fill(seed: 3)
         var submitted = 0
-        let done = pump(&pair, &left, &right, feed: { transport in
-            while submitted < count {
-                let header = FrameHeader(.zeroRuns, payloadBytes: each, argument: UInt64(submitted * each))
-                guard transport.submit(header, copying: origin.slice(submitted * each, each), lane: .urgent) else { break }
-                submitted += 1
+        let done = pump(
+            &pair, &left, &right,
+            feed: { transport in
+                while submitted < count {
+                    let header = FrameHeader(.regionTable, payloadBytes: each, argument: UInt64(submitted * each))
+                    guard transport.submit(header, copying: origin.slice(submitted * each, each), lane: .urgent) else { break }
+                    submitted += 1
+                }
             }
-        }) { $1.arrived.count == count }
+        ) { $1.arrived.count == count }
         #expect(done)
         #expect(memcmp(right.arena!.bytes.baseAddress!, origin.bytes.baseAddress!, each * count) == 0)
     }
@@ -101,7 +109,10 @@ extension TransportTests {
         let payload = Arena(1 << 20)
         payload.fill(seed: 9)
         var accepted = 0
-        while pair.left.submit(FrameHeader(.pages, payloadBytes: 1 << 20, firstPage: accepted), payload: payload.slice(0, 1 << 20), token: UInt64(accepted), lane: .urgent) {
+        while pair.left.submit(
+            FrameHeader(.pages, payloadBytes: 1 << 20, firstPage: accepted), payload: payload.slice(0, 1 << 20), token: UInt64(accepted),
+            lane: .urgent)
+        {
             accepted += 1
             try #require(accepted <= 8)
         }
@@ -129,16 +140,22 @@ extension TransportTests {
         var next = [Int](repeating: 0, count: 4)
         var left = Recorder()
         var right = Recorder()
-        let done = pump(&pair, &left, &right, feed: { transport in
-            for lane in 0..<4 {
-                while next[lane] < perLane {
-                    let size = Int.random(in: 1...(lane == 0 ? 4096 : 100_000), using: &random)
-                    let header = FrameHeader(.pages, payloadBytes: size, firstPage: next[lane], argument: 0)
-                    guard transport.submit(header, payload: memory.slice(0, size), token: UInt64(next[lane]), lane: LaneIndex(UInt8(lane))) else { break }
-                    next[lane] += 1
+        let done = pump(
+            &pair, &left, &right,
+            feed: { transport in
+                for lane in 0..<4 {
+                    while next[lane] < perLane {
+                        let size = Int.random(in: 1...(lane == 0 ? 4096 : 100_000), using: &random)
+                        let header = FrameHeader(.pages, payloadBytes: size, firstPage: next[lane], argument: 0)
+                        guard
+                            transport.submit(
+                                header, payload: memory.slice(0, size), token: UInt64(next[lane]), lane: LaneIndex(UInt8(lane)))
+                        else { break }
+                        next[lane] += 1
+                    }
                 }
             }
-        }) { left, right in
+        ) { left, right in
             right.arrived.count == 4 * perLane && left.sent.values.allSatisfy { $0.count == perLane } && left.sent.count == 4
         }
         #expect(done)
@@ -155,11 +172,17 @@ extension TransportTests {
         var left = Recorder()
         var right = Recorder()
         var next = 0
-        let done = pump(&pair, &left, &right, feed: { transport in
-            while next < 100_000, transport.submit(FrameHeader(.request, firstPage: next, pageCount: 16, argument: UInt64(next)), copying: nil, lane: .urgent) {
-                next += 1
+        let done = pump(
+            &pair, &left, &right,
+            feed: { transport in
+                while next < 100_000,
+                    transport.submit(
+                        FrameHeader(.request, firstPage: next, pageCount: 16, argument: UInt64(next)), copying: nil, lane: .urgent)
+                {
+                    next += 1
+                }
             }
-        }) { $1.arrived.count == 100_000 }
+        ) { $1.arrived.count == 100_000 }
         #expect(done)
         #expect(right.arrived.enumerated().allSatisfy { $1.header.firstPage == $0 && $1.header.argument == UInt64($0) })
     }
@@ -183,7 +206,10 @@ extension TransportTests {
         right.placement = .discard
         let memory = Arena(300_000)
         for index in 0..<10 {
-            #expect(pair.left.submit(FrameHeader(.pages, payloadBytes: 300_000, firstPage: index), payload: memory.slice(0, 300_000), token: 1, lane: .urgent) == true)
+            #expect(
+                pair.left.submit(
+                    FrameHeader(.pages, payloadBytes: 300_000, firstPage: index), payload: memory.slice(0, 300_000), token: 1, lane: .urgent
+                ) == true)
         }
         #expect(pump(&pair, &left, &right) { $1.arrived.count == 10 })
         #expect(right.arrived.map(\.header.firstPage) == Array(0..<10))

@@ -156,7 +156,8 @@ extension TransportTests {
         var recorder = Recorder()
         let memory = Arena(2 << 20)
         for index in 0..<32 {
-            let accepted = peer.transport.submit(FrameHeader(.pages, payloadBytes: 2 << 20), payload: memory.slice(0, 2 << 20), token: UInt64(index), lane: .urgent)
+            let accepted = peer.transport.submit(
+                FrameHeader(.pages, payloadBytes: 2 << 20), payload: memory.slice(0, 2 << 20), token: UInt64(index), lane: .urgent)
             #expect(accepted)
         }
         peer.transport.poll(&recorder, wait: .immediate)
@@ -174,7 +175,8 @@ extension TransportTests {
         var peer = try RawPeer(link)
         var recorder = Recorder(arenaBytes: 64)
         let memory = Arena(1 << 20)
-        let accepted = peer.transport.submit(FrameHeader(.pages, payloadBytes: 1 << 20), payload: memory.slice(0, 1 << 20), token: 1, lane: .urgent)
+        let accepted = peer.transport.submit(
+            FrameHeader(.pages, payloadBytes: 1 << 20), payload: memory.slice(0, 1 << 20), token: 1, lane: .urgent)
         #expect(accepted)
         peer.write(frameBytes(FrameHeader(.failure, payloadBytes: 64))[...])
         peer.hangUp()

@@ -2,6 +2,7 @@ import CShims
 import Glibc
 import PageTransport
 import PageWire
+import Synchronization
 import Testing
 
 @testable import StreamTransport
@@ -23,7 +24,8 @@ extension TransportTests {
         memory.fill(seed: 21)
         for index in 0..<20 {
             let accepted = pair.left.submit(
-                FrameHeader(.pages, payloadBytes: 128 << 10, firstPage: index, argument: UInt64(index) * (128 << 10)), payload: memory.slice(0, 128 << 10),
+                FrameHeader(.pages, payloadBytes: 128 << 10, firstPage: index, argument: UInt64(index) * (128 << 10)),
+                payload: memory.slice(0, 128 << 10),
                 token: 0, lane: LaneIndex(UInt8(index % 2)))
             #expect(accepted)
         }
@@ -54,6 +56,30 @@ extension TransportTests {
             pair.left.close()
             thread.join()
         }
+    }
+
+    @Test(arguments: TransportFactory.all)
+    func anEndlessSpinSeesFramesWatchesAndTheEnd(factory: TransportFactory) throws {
+        var pair = try factory.makePair(lanes: 2, sizes: TransportSizes())
+        let event = eventfd(0, Int32(EFD_NONBLOCK | EFD_CLOEXEC))
+        defer { close(event) }
+        pair.right.watch(descriptor: event, token: 9)
+        let reader = Reader(consume pair.right, arenaBytes: 64)
+        // No time-out: only what happens ends a poll.
+        let thread = try Thread { reader.spin { $0.closures.count == 2 } }
+        var left = Recorder()
+        for index in 0..<200 {
+            let accepted = pair.left.submit(FrameHeader(.ping, argument: UInt64(index)), copying: nil, lane: LaneIndex(UInt8(index % 2)))
+            #expect(accepted)
+            if index == 100 { eventfd_write(event, 1) }
+            let sent = pump(&pair.left, &left) { [lane = LaneIndex(UInt8(index % 2))] _ in reader.count(lane) > index / 2 }
+            #expect(sent)
+        }
+        pair.left.close()
+        thread.join()
+        #expect(reader.recorder.arrived.count == 200)
+        #expect(reader.recorder.readableTokens == [9])
+        #expect(reader.recorder.closures.allSatisfy { $0.reason == .endOfStream })
     }
 
     @Test(arguments: TransportFactory.all)
@@ -100,7 +126,8 @@ extension TransportTests {
         var left = Recorder()
         var right = Recorder(arenaBytes: size)
         for index in 0..<40 {
-            let accepted = pair.left.submit(FrameHeader(.pages, payloadBytes: size), payload: memory.slice(0, size), token: UInt64(index), lane: LaneIndex(1))
+            let accepted = pair.left.submit(
+                FrameHeader(.pages, payloadBytes: size), payload: memory.slice(0, size), token: UInt64(index), lane: LaneIndex(1))
             #expect(accepted)
         }
         let done = pump(&pair, &left, &right) { left, right in right.arrived.count == 40 && left.sent[LaneIndex(1)]?.count == 40 }
@@ -125,7 +152,8 @@ extension TransportTests {
             let size = round % 2 == 0 ? 4096 : 1 << 20
             let memory = Arena(size)
             for lane in 0..<4 {
-                let accepted = pair.left.submit(FrameHeader(.pages, payloadBytes: size), payload: memory.slice(0, size), token: 1, lane: LaneIndex(UInt8(lane)))
+                let accepted = pair.left.submit(
+                    FrameHeader(.pages, payloadBytes: size), payload: memory.slice(0, size), token: 1, lane: LaneIndex(UInt8(lane)))
                 #expect(accepted)
             }
             pair.left.poll(&left, wait: .immediate)
@@ -149,10 +177,25 @@ final class Reader: @unchecked Sendable {
         guard var mine = transport.take() else { return }
         _ = pump(&mine, &recorder, until: condition)
     }
+    private let counts = [Atomic64(), Atomic64()]
+    /// Frames arrived on the lane so far, while `spin` runs.
+    func count(_ lane: LaneIndex) -> Int { counts[Int(lane.rawValue)].value.load(ordering: .acquiring) }
+    func spin(until condition: (Recorder) -> Bool) {
+        guard var mine = transport.take() else { return }
+        while !condition(recorder) {
+            let before = recorder.arrived.count
+            mine.poll(&recorder, wait: WaitPolicy(spinNanoseconds: .max, timeoutNanoseconds: .max))
+            for frame in recorder.arrived[before...] { counts[Int(frame.lane.rawValue)].value.add(1, ordering: .releasing) }
+        }
+    }
     func closeNow() {
         guard var mine = transport.take() else { return }
         mine.close()
     }
+}
+
+final class Atomic64: Sendable {
+    let value = Atomic<Int>(0)
 }
 
 /// A thread that is joined.
@@ -160,10 +203,12 @@ struct Thread {
     private var handle = pthread_t()
     init(_ body: @escaping @Sendable () -> Void) throws {
         final class Work { let body: @Sendable () -> Void; init(_ body: @escaping @Sendable () -> Void) { self.body = body } }
-        let status = pthread_create(&handle, nil, { argument in
-            Unmanaged<Work>.fromOpaque(argument!).takeRetainedValue().body()
-            return nil
-        }, Unmanaged.passRetained(Work(body)).toOpaque())
+        let status = pthread_create(
+            &handle, nil,
+            { argument in
+                Unmanaged<Work>.fromOpaque(argument!).takeRetainedValue().body()
+                return nil
+            }, Unmanaged.passRetained(Work(body)).toOpaque())
         try #require(status == 0)
     }
     func join() { pthread_join(handle, nil) }

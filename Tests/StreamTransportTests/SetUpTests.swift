@@ -43,7 +43,10 @@ extension TransportTests {
         let address = StreamAddress.tcp(host: "127.0.0.1", port: port)
         let refused = failure { () throws(StreamError) in _ = try StreamConnection.connect(to: address, timeoutNanoseconds: seconds(5)) }
         #expect(refused == .cannotConnect(address: "127.0.0.1:\(port)", errno: ECONNREFUSED))
-        #expect(refused?.description == "cannot connect to 127.0.0.1:\(port): Connection refused; check that the peer is running, listens there, and that no firewall is between")
+        #expect(
+            refused?.description
+                == "cannot connect to 127.0.0.1:\(port): Connection refused; check that the peer is running, listens there, and that no firewall is between"
+        )
         let absent = failure { () throws(StreamError) in
             _ = try StreamConnection.connect(to: .unix(path: temporaryPath("absent")), timeoutNanoseconds: seconds(5))
         }
@@ -177,7 +180,9 @@ extension TransportTests {
         let noise = [UInt8](repeating: 0x47, count: 64)
         #expect(send(other, noise, 64, Int32(MSG_NOSIGNAL)) == 64)
         let into = Arena(64)
-        #expect(failure { () throws(StreamError) in _ = try left.receiveFrame(into: into.bytes, timeoutNanoseconds: seconds(5)) } == .refused(.unknownKind(0x47)))
+        #expect(
+            failure { () throws(StreamError) in _ = try left.receiveFrame(into: into.bytes, timeoutNanoseconds: seconds(5)) }
+                == .refused(.unknownKind(0x47)))
         close(other)
     }
 }

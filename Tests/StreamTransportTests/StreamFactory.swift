@@ -51,7 +51,9 @@ func connectedDescriptors(_ link: TransportFactory.Link) throws -> (Int32, Int32
 
 /// The next connection, which is there already.
 func accepted(_ listener: inout StreamListener, wake: Int32? = nil) throws -> StreamConnection {
-    guard let connection = try listener.accept(timeoutNanoseconds: seconds(10), wake: wake) else { throw StreamError.timedOut(peer: "the test") }
+    guard let connection = try listener.accept(timeoutNanoseconds: seconds(10), wake: wake) else {
+        throw StreamError.timedOut(peer: "the test")
+    }
     return connection
 }
 

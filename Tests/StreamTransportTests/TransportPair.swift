@@ -109,4 +109,3 @@ func pump<Transport: PageTransport & ~Copyable>(
     }
     return true
 }
-

@@ -125,7 +125,8 @@ import Testing
         #expect(UringError.forbidden(disabledSetting: 0).description.contains("seccomp"))
         #expect(UringError.missing.description.contains("seccomp"))
         let all: [UringError] = [
-            .missing, .forbidden(disabledSetting: 1), .forbidden(disabledSetting: nil), .noResources(errno: ENOMEM), .setUpFailed(errno: EINVAL),
+            .missing, .forbidden(disabledSetting: 1), .forbidden(disabledSetting: nil), .noResources(errno: ENOMEM),
+            .setUpFailed(errno: EINVAL),
             .queueFull, .submitFailed(errno: EINVAL), .wrongThread,
         ]
         for error in all { #expect(!error.description.contains("\n") && error.description.contains(";")) }
@@ -136,10 +137,12 @@ import Testing
 private func onThread(_ body: @escaping @Sendable () -> Void) throws {
     final class Work { let body: @Sendable () -> Void; init(_ body: @escaping @Sendable () -> Void) { self.body = body } }
     var thread = pthread_t()
-    let status = pthread_create(&thread, nil, { argument in
-        Unmanaged<Work>.fromOpaque(argument!).takeRetainedValue().body()
-        return nil
-    }, Unmanaged.passRetained(Work(body)).toOpaque())
+    let status = pthread_create(
+        &thread, nil,
+        { argument in
+            Unmanaged<Work>.fromOpaque(argument!).takeRetainedValue().body()
+            return nil
+        }, Unmanaged.passRetained(Work(body)).toOpaque())
     try #require(status == 0)
     pthread_join(thread, nil)
 }

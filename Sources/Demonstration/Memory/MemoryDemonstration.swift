@@ -70,9 +70,11 @@ public struct MemoryDemonstration {
         let region = try host.handOver()
         let session: DestinationSession
         do throws(SessionError) {
-            let opened = try connect(address).accept(try DestinationRegion.layout(of: [region]))
+            let regions = try DestinationRegions([region])
+            try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000)
+            let opened = try connect(address).accept(regions.layout)
             session = DestinationSession(
-                opened, regions: [region], machineState: nil, configuration: configuration.session
+                opened, regions: regions, machineState: nil, configuration: configuration.session
             ) { notices.post($0) }
         } catch {
             throw DemonstrationError(error.description)

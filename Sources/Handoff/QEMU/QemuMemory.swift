@@ -43,12 +43,11 @@ struct QemuMemory {
     private var runs: [Run]
 
     init(process: pid_t) throws(QemuError) {
-        self.process = process
-        do {
-            runs = Self.runs(parsing: try String(contentsOfFile: "/proc/\(process)/maps", encoding: .utf8))
-        } catch {
+        guard let text = Self.readMaps(process) else {
             throw .cannotOpenMemory(backend: "all", reason: "/proc/\(process)/maps cannot be read")
         }
+        self.process = process
+        runs = Self.runs(parsing: text)
     }
 
     /// Opens the file of a backend; its mapping is no candidate for another one then.
@@ -116,6 +115,22 @@ struct QemuMemory {
     }
 
     // MARK: /proc/PID/maps
+
+    /// The whole of /proc/PID/maps. The kernel hands it out a page at a time, so a short read is not its end.
+    static func readMaps(_ process: pid_t) -> String? {
+        // SAFETY: the path is terminated; the buffer outlives every read, which stays within its count.
+        let file = unsafe Glibc.open("/proc/\(process)/maps", O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return nil }
+        defer { close(file) }
+        var text: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 64 << 10)
+        while true {
+            let count = unsafe read(file, &piece, piece.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return count == 0 ? String(decoding: text, as: UTF8.self) : nil }
+            text.append(contentsOf: piece[..<count])
+        }
+    }
 
     /// The runs of shared file mappings in the text of /proc/PID/maps, by address.
     static func runs(parsing text: String) -> [Run] {

@@ -41,7 +41,7 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     /// What the kernel said when it could not fill guest memory at all.
     private(set) var failure: SessionError?
 
-    init(layout: RegionLayout, regions: consuming DestinationRegions, laneCount: Int) throws(SessionError) {
+    init(layout: RegionLayout, regions: DestinationRegions, laneCount: Int) throws(SessionError) {
         self.layout = layout
         self.regions = regions
         slabs = try Slabs(laneCount: laneCount)

@@ -35,7 +35,7 @@ public struct DestinationRegion: Sendable {
     }
 
     /// The layout of regions in their order.
-    public static func layout(of regions: [DestinationRegion]) throws(SessionError) -> RegionLayout {
+    static func layout(of regions: [DestinationRegion]) throws(SessionError) -> RegionLayout {
         do throws(RegionLayoutError) {
             var descriptions: [RegionDescription] = []
             for region in regions {

@@ -4,9 +4,10 @@ import PageCore
 import PageTransport
 import Userfault
 
-/// The regions of a session, mapped for receiving, and the system calls that fill them.
-struct DestinationRegions: ~Copyable {
-    @safe private final class Region {
+/// The memory of a session as it was handed over, mapped for receiving, and the system calls that fill it.
+public struct DestinationRegions: Sendable {
+    /// SAFETY: `@safe`, and Sendable, because nothing changes after its init; the base address is that of the mapping it owns.
+    @safe private final class Region: @unchecked Sendable {
         let guestAddress: UInt
         let lengthBytes: Int
         let pageSize: PageSize
@@ -51,20 +52,47 @@ struct DestinationRegions: ~Copyable {
 
     private let regions: ContiguousArray<Region>
     /// A page of zeros for kinds of memory that UFFDIO_ZEROPAGE does not know (hugetlbfs).
-    private let zeroPage: MappedMemory
+    private let zeroPage: ZeroPage
+    /// What the source must have too.
+    public let layout: RegionLayout
 
-    init(_ handedOver: [DestinationRegion]) throws(SessionError) {
+    private final class ZeroPage: Sendable {
+        let memory: MappedMemory
+
+        init() throws(SessionError) {
+            do throws(HostMemoryError) {
+                memory = try MappedMemory(anonymousBytes: PageSize.twoMiB.bytes)
+            } catch {
+                throw .memory(error.description)
+            }
+        }
+    }
+
+    /// Maps what was handed over; its descriptors belong to this from here on.
+    public init(_ handedOver: [DestinationRegion]) throws(SessionError) {
         var regions: ContiguousArray<Region> = []
         for region in handedOver { regions.append(try Region(region)) }
-        zeroPage = try Self.makeZeroPage()
+        layout = try DestinationRegion.layout(of: handedOver)
+        zeroPage = try ZeroPage()
         self.regions = regions
     }
 
-    private static func makeZeroPage() throws(SessionError) -> MappedMemory {
-        do throws(HostMemoryError) {
-            return try MappedMemory(anonymousBytes: PageSize.twoMiB.bytes)
-        } catch {
-            throw .memory(error.description)
+    /// Allocates the memory behind mapping B ahead of the first page, so that receiving does not have to: fresh memory costs
+    /// several times what copying into it does. The guest sees none of it: its pages stay absent until they are installed.
+    /// Pages that turn out to be zero are given back.
+    ///
+    /// - Parameter deadlineNanoseconds: on the monotonic clock; what is not allocated by then is allocated as pages come.
+    public func prefault(deadlineNanoseconds: UInt64) throws(SessionError) {
+        let pieceBytes = 32 << 20
+        for region in regions where region.mapping != nil {
+            for start in stride(from: 0, to: region.lengthBytes, by: pieceBytes) {
+                if MonotonicClock.nowNanoseconds() >= deadlineNanoseconds { return }
+                do throws(HostMemoryError) {
+                    try region.mapping?.populate(start..<min(region.lengthBytes, start + pieceBytes))
+                } catch {
+                    throw .memory("not enough memory for the guest: \(error.description)")
+                }
+            }
         }
     }
 
@@ -149,7 +177,7 @@ struct DestinationRegions: ~Copyable {
             return region.userfault.zero(
                 address: address(page, region), lengthBytes: region.pageSize.bytes, pageSize: region.pageSize)
         }
-        return copy(page, from: zeroPage.address)
+        return copy(page, from: zeroPage.memory.address)
     }
 
     /// Frees what mapping B holds of a range, so that it reads as zero.

@@ -29,11 +29,11 @@ public final class DestinationSession: Sendable {
     ///
     /// - Parameters:
     ///   - opened: its sockets belong to the session from here on.
-    ///   - regions: the memory handed over, in the order of the layout; their descriptors belong to the session.
+    ///   - regions: the memory handed over, in the order of the layout.
     ///   - machineState: a socket to the VMM that takes its machine state and brings the return path; closed at the end.
     ///   - notify: called on the session's thread with what it has to say, in order; `.ended` is the last.
     public init(
-        _ opened: OpenedDestination, regions: [DestinationRegion], machineState: Int32?, configuration: Configuration,
+        _ opened: OpenedDestination, regions: DestinationRegions, machineState: Int32?, configuration: Configuration,
         notify: @escaping @Sendable (DestinationNotice) -> Void
     ) {
         self.notify = notify
@@ -68,7 +68,7 @@ public final class DestinationSession: Sendable {
     public func join() { thread.withLock { $0.take() }?.join() }
 
     private func serve(
-        _ opened: OpenedDestination, _ regions: [DestinationRegion], _ configuration: Configuration
+        _ opened: OpenedDestination, _ mapped: DestinationRegions, _ configuration: Configuration
     ) -> SessionError? {
         var transportConfiguration = StreamConfiguration()
         // Exactly a header: page bytes never pass through a buffer on their way to guest memory.
@@ -79,7 +79,6 @@ public final class DestinationSession: Sendable {
         do throws(StreamError) {
             let transport = try StreamTransport(lanes: StreamLanes(opened.lanes), configuration: transportConfiguration)
             do throws(SessionError) {
-                let mapped = try DestinationRegions(regions)
                 var engineConfiguration = DestinationEngine.Configuration(
                     receivesInPlace: mapped.receivesInPlace, laneCount: laneCount)
                 engineConfiguration.window = configuration.window

@@ -1,5 +1,6 @@
 import HostMemory
 import PageCore
+import Synchronization
 
 /// One region of a source's memory, as it is given to a session.
 public struct SourceRegionDescriptor: Sendable {
@@ -25,6 +26,16 @@ public final class SourceImage: Sendable {
         let file: MemoryFile
         let mapping: MappedMemory
         let fileOffset: Int
+        private let found = Mutex(HoleMap.empty)
+
+        /// The holes as they were found last.
+        var holes: HoleMap { found.withLock { $0 } }
+
+        func findHoles() throws(HostMemoryError) {
+            let map = try HoleMap(
+                of: file, fileOffset: fileOffset, pageCount: mapping.pageCount, pageSize: mapping.pageSize)
+            found.withLock { $0 = map }
+        }
 
         init(file: consuming MemoryFile, fileOffset: Int, lengthBytes: Int) throws(HostMemoryError) {
             mapping = try MappedMemory(of: file, offset: fileOffset, lengthBytes: lengthBytes, access: .readOnly)
@@ -65,6 +76,16 @@ public final class SourceImage: Sendable {
             throw .memory(error.description)
         }
         try self.init([(String(path.split(separator: "/").last?.prefix(64) ?? "memory"), region)])
+    }
+
+    /// Looks for the holes of the memory, so that a session can tell its destination of them at once. Call it shortly before
+    /// the memory becomes final: a hole that is filled after it is noticed, one that is made after it crosses as zeros.
+    public func findHoles() throws(SessionError) {
+        do throws(HostMemoryError) {
+            for region in regions { try region.findHoles() }
+        } catch {
+            throw .memory(error.description)
+        }
     }
 
     private init(_ regions: [(String, Region)]) throws(SessionError) {

@@ -4,13 +4,22 @@ import PageEngine
 
 /// A session's view of the source's memory: where pages lie, and which are zero.
 struct SourceMemory: ~Copyable, ContentClassifier {
-    /// A region with the extent of its file that this session looked at last.
+    /// A region, and how far this session has come in announcing its holes.
     private final class View {
         let region: SourceImage.Region
-        var scanner: ContentScanner
+        let holes: HoleMap
+        /// Reads huge pages without allocating the holes among them; nil for other memory.
+        var scanner: ContentScanner?
+        /// Every hole has been told: a page that is left holds something.
+        var holesAreKnown = false
 
         init(_ region: SourceImage.Region) throws(HostMemoryError) {
             self.region = region
+            holes = region.holes
+            guard region.file.isHugetlbfs else {
+                scanner = nil
+                return
+            }
             scanner = try ContentScanner(
                 file: region.file, fileOffset: region.fileOffset, pageSize: region.mapping.pageSize)
         }
@@ -18,6 +27,7 @@ struct SourceMemory: ~Copyable, ContentClassifier {
 
     private let views: ContiguousArray<View>
 
+    /// - Parameter image: its holes have been looked for before, while time did not matter.
     init(_ image: SourceImage) throws(SessionError) {
         var views: ContiguousArray<View> = []
         do throws(HostMemoryError) {
@@ -43,25 +53,49 @@ struct SourceMemory: ~Copyable, ContentClassifier {
     func classify(_ range: PageRange, mostScanned: Int) -> ContentRun {
         let view = views[Int(range.region)]
         do throws(HostMemoryError) {
-            let run = try view.scanner.nextRun(
-                from: range.first, count: range.count, mostScanned: mostScanned, file: view.region.file,
-                memory: view.region.mapping)
-            return ContentRun(run.content == .data ? .data : .zero, count: run.count)
+            if view.scanner != nil { return try classifyHugePages(view, range, mostScanned: mostScanned) }
+            if !view.holesAreKnown, let hole = try hole(at: range, view) { return hole }
+            let mapping = view.region
+            let isZero = mapping.mapping.isZero(firstPage: range.first, count: 1)
+            var count = 1
+            // Before the holes are told the next page may be one, which must not be read.
+            let most = view.holesAreKnown ? min(range.count, mostScanned) : 1
+            while count < most, mapping.mapping.isZero(firstPage: range.first + count, count: 1) == isZero { count += 1 }
+            return ContentRun(isZero ? .zero : .data, count: count)
         } catch {
             // The file does not tell what it holds: then its bytes are sent as they are, which is always right.
-            return ContentRun(.data, count: min(mostScanned, range.count))
+            return ContentRun(.data, count: 1)
         }
+    }
+
+    /// The hole at the start of a range, or nil when its first page holds something.
+    private func hole(at range: PageRange, _ view: View) throws(HostMemoryError) -> ContentRun? {
+        let shift = view.region.mapping.pageSize.shift
+        let offset = view.region.fileOffset + range.first << shift
+        guard let data = try view.region.file.nextData(from: offset) else { return ContentRun(.zero, count: range.count) }
+        let pages = (data - offset) >> shift
+        return pages > 0 ? ContentRun(.zero, count: min(pages, range.count)) : nil
+    }
+
+    private func classifyHugePages(_ view: View, _ range: PageRange, mostScanned: Int) throws(HostMemoryError) -> ContentRun {
+        let run = try view.scanner!.nextRun(
+            from: range.first, count: range.count, mostScanned: mostScanned, file: view.region.file, memory: view.region.mapping)
+        return ContentRun(run.content == .data ? .data : .zero, count: run.count)
     }
 
     func firstHole(in range: PageRange) -> PageRange? {
         let view = views[Int(range.region)]
-        do throws(HostMemoryError) {
-            guard let hole = try view.scanner.firstHole(from: range.first, count: range.count, file: view.region.file) else {
-                return nil
+        let holes = view.holes.holes
+        var number = view.holes.firstHole(endingAfter: range.first)
+        // Holes filled since they were found are stepped over; each costs one system call.
+        while number < holes.count, holes[number].lowerBound < range.end {
+            let candidate = range.clamped(to: holes[number])
+            if let run = try? hole(at: candidate, view) {
+                return PageRange(region: range.region, first: candidate.first, count: run.count)
             }
-            return PageRange(region: range.region, first: hole.lowerBound, count: hole.count)
-        } catch {
-            return nil
+            number += 1
         }
+        view.holesAreKnown = range.end == view.region.mapping.pageCount
+        return nil
     }
 }
