@@ -104,11 +104,12 @@ public final class QemuDestination {
         }
     }
 
-    /// QEMU 7.2 ends by itself when it cannot load; newer ones may stay, and say why.
+    /// QEMU ends by itself, a moment later, when it cannot load; should one stay, it may say why.
     private func failure() -> QemuError {
+        _ = child.waitForEnd(timeoutMilliseconds: 2_000)
+        if let error = child.endError { return error }
         let text = try? client?.execute("query-migrate", timeoutNanoseconds: 1_000_000_000)["error-desc"]?.string
-        return child.endError
-            ?? .migrationFailed(text ?? "the destination's QEMU could not load the machine state; see its own messages")
+        return .migrationFailed(text ?? "the destination's QEMU could not load the machine state; see its own messages")
     }
 
     /// Lets the guest run here. Only after `waitForLoaded`.

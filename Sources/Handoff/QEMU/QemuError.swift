@@ -32,7 +32,7 @@ public enum QemuError: Error, Sendable, Hashable {
     case ended(status: Int32, lastLines: String = "")
     /// The guest must not be resumed before its machine state is there.
     case notLoaded
-    /// The migration ended, but the guest is not stopped for it.
+    /// The guest ran again while it migrated.
     case notStopped(status: String)
     case systemCall(String, code: Int32)
 }
@@ -93,7 +93,7 @@ extension QemuError: CustomStringConvertible {
         case .notLoaded:
             "the machine state is not loaded yet; the guest can only be resumed after it"
         case .notStopped(let status):
-            "the migration has ended, but the guest was resumed here (its status is '\(status)'); leave it to pageferry until the migration is over"
+            "the guest ran again during its migration (its status is '\(status)'), so what was sent is worth nothing; leave it to pageferry until the end"
         case .systemCall(let call, let code):
             "\(call) failed: \(text(of: code))"
         }

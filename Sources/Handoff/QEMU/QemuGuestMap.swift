@@ -36,7 +36,9 @@ struct QemuGuestMap {
 
     /// The address in the monitor's answer to `gpa2hva`: "Host virtual address for 0x0 (node0) is 0x7f32ebe00000".
     static func hostAddress(parsing text: String) -> UInt? {
-        guard let last = text.split(whereSeparator: { $0.isWhitespace }).last, last.hasPrefix("0x") else { return nil }
+        let words = text.split(whereSeparator: { $0.isWhitespace })
+        // An error names the guest's address last.
+        guard text.hasPrefix("Host virtual address for"), let last = words.last, last.hasPrefix("0x") else { return nil }
         return UInt(last.dropFirst(2), radix: 16)
     }
 }

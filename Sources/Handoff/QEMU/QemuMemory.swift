@@ -94,14 +94,19 @@ struct QemuMemory {
 
     /// Opens the very file that is mapped: by its mapping, which takes privileges, else by QEMU's own descriptor of it.
     private func open(_ run: Run, _ backend: String) throws(QemuError) -> Int32 {
-        // SAFETY: the paths are terminated and live for the calls; the structure is local.
+        // SAFETY: the path is terminated and lives for the call.
         let direct = unsafe Glibc.open("/proc/\(process)/map_files/\(run.firstRange)", O_RDONLY | O_CLOEXEC)
         if direct >= 0 { return direct }
-        var code = errno
+        return try openByDescriptor(run, backend)
+    }
+
+    func openByDescriptor(_ run: Run, _ backend: String) throws(QemuError) -> Int32 {
+        var code = ENOENT
         let folder = "/proc/\(process)/fd"
         for entry in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] {
             // Inode numbers repeat across file systems, paths across time: both together do not.
             guard (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\(entry)")) == run.path else { continue }
+            // SAFETY: the path is terminated and lives for the call; the structure is local.
             let descriptor = unsafe Glibc.open("\(folder)/\(entry)", O_RDONLY | O_CLOEXEC)
             guard descriptor >= 0 else {
                 code = errno

@@ -63,11 +63,17 @@ extension QemuSource {
     // MARK: Giving up
 
     /// Makes the guest run here again, whatever state the migration left it in. Only before the switch is committed.
+    ///
+    /// The stream's socket is closed, or somebody still reads it: QEMU does not answer while it cannot write it.
     public func recoverGuest(timeoutNanoseconds: UInt64 = 20_000_000_000) throws(QemuError) {
         let deadline = MonotonicClock.nowNanoseconds() &+ timeoutNanoseconds
         var guest = "unknown"
         while MonotonicClock.nowNanoseconds() < deadline {
-            let status = try status()
+            guard let status = try answering({ () throws(QemuError) in try status(timeoutNanoseconds: Self.answerNanoseconds) })
+            else {
+                guest = "unknown, it does not answer"
+                continue
+            }
             guest = status.guest
             switch status.migration {
             case "none", "failed", "cancelled", "completed":
@@ -75,13 +81,17 @@ extension QemuSource {
                     restoreSettings()
                     return
                 }
-                try ignoringRefusal("cont")
+                try tryOnce("cont")
             default:
-                try ignoringRefusal("migrate_cancel")
+                try tryOnce("migrate_cancel")
             }
             // Either event says that something has changed; the short wait bounds the asking.
-            _ = try client.nextEvent(
-                named: ["RESUME", "MIGRATION"], deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 20_000_000)
+            do throws(QemuError) {
+                _ = try client.nextEvent(
+                    named: ["RESUME", "MIGRATION"], deadlineNanoseconds: MonotonicClock.nowNanoseconds() &+ 20_000_000)
+            } catch .refused {
+                // The migration was refused: it has changed nothing.
+            }
         }
         throw .guestNotRecovered(status: guest)
     }
@@ -91,10 +101,24 @@ extension QemuSource {
         try client.execute("cont")
     }
 
-    /// QEMU refuses while it is on its way from one state to the next: it is asked again then.
-    private func ignoringRefusal(_ command: String) throws(QemuError) {
+    /// How long QEMU may be silent before it is asked again.
+    private static let answerNanoseconds: UInt64 = 500_000_000
+
+    /// QEMU refuses while it is on its way from one state to the next, and is silent while it writes: it is asked again.
+    private func tryOnce(_ command: String) throws(QemuError) {
+        _ = try answering { () throws(QemuError) in
+            do throws(QemuError) {
+                try client.execute(command, timeoutNanoseconds: Self.answerNanoseconds)
+            } catch .refused {}
+        }
+    }
+
+    /// - Returns: nil when no answer came in time.
+    private func answering<Value>(_ body: () throws(QemuError) -> Value) throws(QemuError) -> Value? {
         do throws(QemuError) {
-            try client.execute(command)
-        } catch .refused {}
+            return try body()
+        } catch .timedOut {
+            return nil
+        }
     }
 }

@@ -12,6 +12,9 @@ import PageCore
 /// - `migrate_cancel` before the end: `cancelled`, and QEMU resumes the guest.
 /// - Completed: the guest stays stopped in `postmigrate`, whatever becomes of the destination; `cont` makes it run again.
 ///
+/// - While it writes device state its monitor is silent, for good when nobody reads the stream: whoever gives up closes
+///   the stream's socket before anything else.
+///
 /// So before the commit only a completed migration needs `recoverGuest`, but it is right in every state.
 public final class QemuSource {
     let client: QMPClient
@@ -22,6 +25,8 @@ public final class QemuSource {
     public init(connectingTo path: String) throws(QemuError) {
         client = try QMPClient(connectingTo: path)
     }
+
+    init(client: QMPClient) { self.client = client }
 
     /// The process that runs the guest.
     public var process: pid_t? { client.peerProcess }
@@ -39,10 +44,10 @@ public final class QemuSource {
         return QemuVersion(major: major, minor: minor, micro: answer?["micro"]?.integer ?? 0)
     }
 
-    public func status() throws(QemuError) -> QemuStatus {
+    public func status(timeoutNanoseconds: UInt64 = 10_000_000_000) throws(QemuError) -> QemuStatus {
         QemuStatus(
-            guest: try client.execute("query-status")["status"]?.string ?? "unknown",
-            migration: try client.execute("query-migrate")["status"]?.string ?? "none")
+            guest: try client.execute("query-status", timeoutNanoseconds: timeoutNanoseconds)["status"]?.string ?? "unknown",
+            migration: try client.execute("query-migrate", timeoutNanoseconds: timeoutNanoseconds)["status"]?.string ?? "none")
     }
 
     /// Checks that this QEMU can be served, and opens its memory: the backends in the order of their ids.
@@ -64,7 +69,10 @@ public final class QemuSource {
 
     /// Starts the migration. `prepare` comes before it.
     ///
-    /// - Returns: a socket that brings the machine state and takes the return path; the caller closes it.
+    /// QEMU's answer is not waited for: it may already be writing, and then answers once somebody reads. Should it refuse,
+    /// `waitForStop` throws that.
+    ///
+    /// - Returns: a socket that brings the machine state and takes the return path; the caller reads it at once, and closes it.
     public func beginMigration() throws(QemuError) -> Int32 {
         let pair = try SocketPair()
         try client.execute("getfd", ["fdname": "pageferry-migration"], descriptor: pair.theirs.rawValue)
@@ -72,7 +80,7 @@ public final class QemuSource {
             try requireRunning()
             // A STOP or a failure from before must not be taken for this migration's.
             client.discardEvents()
-            try client.execute("migrate", ["uri": "fd:pageferry-migration"])
+            try client.start("migrate", ["uri": "fd:pageferry-migration"])
         } catch {
             _ = try? client.execute("closefd", ["fdname": "pageferry-migration"])
             throw error
@@ -80,51 +88,39 @@ public final class QemuSource {
         return pair.releaseOurs()
     }
 
-    /// Waits until the migration has stopped the guest: from then on its memory is final.
+    /// Waits until the guest has stopped, and says so at once: every millisecond from here on is the guest's gap.
+    ///
+    /// It was the migration that stopped it, or somebody else meanwhile, who might let it run again. What the destination
+    /// was given until then is worth nothing in that case, and `waitForCompletion` refuses it.
     ///
     /// - Returns: when, on the monotonic clock.
     public func waitForStop(deadlineNanoseconds: UInt64) throws(QemuError) -> UInt64 {
         while true {
             let event = try client.nextEvent(named: ["STOP", "MIGRATION"], deadlineNanoseconds: deadlineNanoseconds)
             guard let event else { throw .timedOut(waitingFor: "the guest to stop") }
-            if event.name == "STOP" {
-                if try isStoppedForGood(deadlineNanoseconds) { return event.arrivedNanoseconds }
-            } else {
-                try throwIfFailed(event)
-            }
+            if event.name == "STOP" { return event.arrivedNanoseconds }
+            try throwIfFailed(event)
         }
-    }
-
-    /// Somebody else may stop the guest while it migrates, and resume it again: only the migration's own stop counts.
-    private func isStoppedForGood(_ deadlineNanoseconds: UInt64) throws(QemuError) -> Bool {
-        while MonotonicClock.nowNanoseconds() < deadlineNanoseconds {
-            let status = try client.execute("query-status")["status"]?.string ?? "unknown"
-            if status == "finish-migrate" || status == "postmigrate" { return true }
-            if status == "running" { return false }
-            // Stopped by somebody else: the migration goes on to its end, without another STOP, or has failed.
-            let migration = try self.status().migration
-            if migration == "failed" || migration == "cancelled" { return false }
-            usleep(2_000)
-        }
-        throw .timedOut(waitingFor: "the migration to stop the guest, which somebody else has stopped")
     }
 
     /// Waits until the destination's QEMU has loaded the machine state and said so on the return path.
     ///
-    /// When this returns the guest is stopped here for good, and may be committed to the destination.
+    /// When this returns the guest has not run since `waitForStop`, is stopped here for good, and may be committed to the
+    /// destination.
     public func waitForCompletion(deadlineNanoseconds: UInt64) throws(QemuError) {
-        while true {
-            guard let event = try client.nextEvent(named: ["MIGRATION"], deadlineNanoseconds: deadlineNanoseconds) else {
-                throw .timedOut(waitingFor: "the destination to load the machine state")
-            }
+        var isCompleted = false
+        while !isCompleted {
+            let event = try client.nextEvent(named: ["MIGRATION", "RESUME"], deadlineNanoseconds: deadlineNanoseconds)
+            guard let event else { throw .timedOut(waitingFor: "the destination to load the machine state") }
+            if event.name == "RESUME" { throw .notStopped(status: "running") }
             try throwIfFailed(event)
-            if event.data["status"]?.string == "completed" { break }
+            isCompleted = event.data["status"]?.string == "completed"
         }
         // QEMU completes first and then changes its state.
         while MonotonicClock.nowNanoseconds() < deadlineNanoseconds {
-            let status = try client.execute("query-status")["status"]?.string ?? "unknown"
-            if status == "postmigrate" { return }
-            guard status == "finish-migrate" else { throw .notStopped(status: status) }
+            let guest = try status().guest
+            if guest == "postmigrate" { return }
+            guard guest == "finish-migrate" || guest == "paused" else { throw .notStopped(status: guest) }
             usleep(500)
         }
         throw .timedOut(waitingFor: "the migration to end")
@@ -138,7 +134,7 @@ public final class QemuSource {
                 ?? (status == "failed" ? "the stream to the destination broke" : "it was cancelled"))
     }
 
-    /// Asks QEMU to give the migration up; `waitForStop`, `waitForCompletion` or `recoverGuest` see the end of it.
+    /// Asks QEMU to give the migration up, whose stream is closed or still read; `waitForStop`, `waitForCompletion` or `recoverGuest` see the end of it.
     public func cancel() throws(QemuError) {
         try client.execute("migrate_cancel")
     }

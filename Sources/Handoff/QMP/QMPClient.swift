@@ -28,6 +28,9 @@ public final class QMPClient {
     private var receivedNanoseconds: UInt64 = 0
     private var events: [QMPEvent] = []
     private var lastIdentifier = 0
+    /// A command whose answer nobody waits for, and its refusal once that has come.
+    private var started: (identifier: Int, command: String)?
+    private var refusal: QemuError?
     /// Set when the two sides no longer agree on where a message begins: nothing more can be said.
     private var isBroken = false
 
@@ -66,7 +69,8 @@ public final class QMPClient {
         try execute("qmp_capabilities", timeoutNanoseconds: timeoutNanoseconds)
     }
 
-    /// Readable when an event or QEMU's end may have come; for poll(2) alone. Valid for the life of the client.
+    /// Readable when an event or QEMU's end may have come; for poll(2) alone. Valid for the life of the client. What came
+    /// along with an answer has been read already: `nextEvent` with a deadline of 0 gives that without waiting.
     public var descriptor: Int32 { socket.rawValue }
 
     /// The process at the other end: of a server, the one that listened.
@@ -86,23 +90,32 @@ public final class QMPClient {
         _ command: String, _ arguments: [String: JSONValue] = [:], descriptor: Int32? = nil,
         timeoutNanoseconds: UInt64 = 10_000_000_000
     ) throws(QemuError) -> JSONValue {
-        // An answer that comes after its command was given up must not be taken for the next one's.
-        lastIdentifier += 1
-        var message: [String: JSONValue] = ["execute": .string(command), "id": .integer(lastIdentifier)]
-        if !arguments.isEmpty { message["arguments"] = .object(arguments) }
         let deadline = MonotonicClock.nowNanoseconds() &+ timeoutNanoseconds
-        try send(.object(message), descriptor, deadline)
+        try send(command, arguments, descriptor, deadline)
         while true {
             let answer = try receive(deadline, "the answer to '\(command)'")
             if try keep(answer) { continue }
             // QEMU answers what it could not parse without an identifier.
-            if let identifier = answer["id"], identifier.integer != lastIdentifier { continue }
+            if let identifier = answer["id"], identifier.integer != lastIdentifier {
+                settle(answer)
+                continue
+            }
             if let error = answer["error"] {
                 throw .refused(command: command, text: error["desc"]?.string ?? "no reason given")
             }
             if let value = answer["return"] { return value }
             throw .malformedMessage("neither an answer nor an event")
         }
+    }
+
+    /// Sends one command whose answer cannot be waited for; a refusal is thrown by the next `nextEvent`.
+    public func start(
+        _ command: String, _ arguments: [String: JSONValue] = [:], timeoutNanoseconds: UInt64 = 10_000_000_000
+    ) throws(QemuError) {
+        refusal = nil
+        started = nil
+        try send(command, arguments, nil, MonotonicClock.nowNanoseconds() &+ timeoutNanoseconds)
+        started = (lastIdentifier, command)
     }
 
     /// The next event with one of the given names; others that came before it are dropped.
@@ -114,9 +127,10 @@ public final class QMPClient {
                 let event = events.removeFirst()
                 if names.contains(event.name) { return event }
             }
+            if let refusal = refusal.take() { throw refusal }
             do throws(QemuError) {
-                // What is no event is the late answer to a command that was given up.
-                _ = try keep(try receive(deadlineNanoseconds, "an event"))
+                let message = try receive(deadlineNanoseconds, "an event")
+                if try !keep(message) { settle(message) }
             } catch .timedOut {
                 return nil
             }
@@ -137,9 +151,23 @@ public final class QMPClient {
         return true
     }
 
-    private func send(_ message: JSONValue, _ descriptor: Int32?, _ deadline: UInt64) throws(QemuError) {
+    /// An answer that nobody waits for: to a command that was started, or to one that was given up.
+    private func settle(_ answer: JSONValue) {
+        guard let command = started, answer["id"]?.integer == command.identifier else { return }
+        started = nil
+        guard let error = answer["error"] else { return }
+        refusal = .refused(command: command.command, text: error["desc"]?.string ?? "no reason given")
+    }
+
+    private func send(
+        _ command: String, _ arguments: [String: JSONValue], _ descriptor: Int32?, _ deadline: UInt64
+    ) throws(QemuError) {
         guard !isBroken else { throw .connectionLost }
-        var rest = message.encoded + [UInt8(ascii: "\n")]
+        // An answer that comes after its command was given up must not be taken for the next one's.
+        lastIdentifier += 1
+        var message: [String: JSONValue] = ["execute": .string(command), "id": .integer(lastIdentifier)]
+        if !arguments.isEmpty { message["arguments"] = .object(arguments) }
+        var rest = JSONValue.object(message).encoded + [UInt8(ascii: "\n")]
         var descriptors = descriptor.map { [$0] } ?? []
         // Cleared once the whole message is out.
         isBroken = true
