@@ -16,6 +16,14 @@ public struct BoundedQueue<Element: Sendable>: ~Copyable, Sendable {
     /// The element at the head, without taking it.
     public var first: Element? { isEmpty ? nil : storage[head] }
 
+    /// Whether an element fulfils the condition. O(count).
+    public func contains(where condition: (Element) -> Bool) -> Bool {
+        for index in 0..<count {
+            if let element = storage[(head + index) % storage.count], condition(element) { return true }
+        }
+        return false
+    }
+
     /// Appends at the tail. O(1).
     ///
     /// - Returns: false when the queue is full; nothing was appended then.

@@ -70,11 +70,12 @@ extension DestinationEngine {
         let fresh = settled.insert(pages)
         guard fresh > 0 else { return }
         counts.removed += fresh
-        if !sink.reportRemoved(range) { unreportedRemovals.insert(pages) }
+        // Told at `retry`, behind requests and in runs: a flood of removals must not take the room of demands.
+        unreportedRemovals.insert(pages)
         resolveDemanded(range, &sink)
     }
 
-    /// Tells the source of removals it could not be told of before, in runs as long as they have become.
+    /// Tells the source of removals, in runs as long as they have become, as far as there is room now.
     mutating func reportRemovals<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
         var from = 0
         while let first = unreportedRemovals.firstSet(in: from..<layout.totalPages) {

@@ -43,7 +43,7 @@ public struct DestinationEngine: ~Copyable {
     var creditDueBytes = 0
     /// Demanded pages whose request could not be queued yet, by session page number.
     var refusedRequests: PageBitmap
-    /// Pages the guest gave up of which the source could not be told yet, by session page number.
+    /// Pages the guest gave up of which the source was not told yet, by session page number.
     var unreportedRemovals: PageBitmap
     private var hasReportedAllResident = false
     public internal(set) var counts = PageCounts()
@@ -88,11 +88,11 @@ public struct DestinationEngine: ~Copyable {
     /// Does what could not be done when it fell due, and grants credit. Call once a turn, before the transport is flushed.
     public mutating func retry<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
         if refusedRequests.setCount > 0 { repeatRefusedRequests(&sink) }
-        if unreportedRemovals.setCount > 0 { reportRemovals(&sink) }
         // A quarter of the window at a time: rare enough to cost nothing, early enough that the push never runs dry.
         if creditDueBytes > 0, creditDueBytes * 4 >= configuration.creditBytes || isComplete {
             if sink.grantCredit(bytes: creditDueBytes) { creditDueBytes = 0 }
         }
+        if unreportedRemovals.setCount > 0 { reportRemovals(&sink) }
         // The source checks the claim against what it has sent and what it was told, so the removals go first.
         if isComplete, !hasReportedAllResident, unreportedRemovals.setCount == 0 {
             hasReportedAllResident = sink.reportAllResident()

@@ -119,7 +119,11 @@ public struct SourceEngine: ~Copyable {
 
     /// The next thing for a bulk lane: holes first, since they cost nothing and spare faults; then what lies behind the
     /// last fault, as far as the credit goes.
-    public mutating func nextBulk<Content: ContentClassifier & ~Copyable>(_ content: inout Content) -> SourceCommand? {
+    ///
+    /// - Parameter mostBytes: the most bytes of content wanted now; below a page nothing but zero ranges comes.
+    public mutating func nextBulk<Content: ContentClassifier & ~Copyable>(
+        _ content: inout Content, mostBytes: Int = .max
+    ) -> SourceCommand? {
         guard isStarted, sent.clearCount > 0 else { return nil }
         if let hole = nextHole(&content) { return .zero(hole, .push) }
         guard let start = sent.firstClear(in: cursor..<layout.totalPages) ?? sent.firstClear(in: 0..<cursor) else {
@@ -127,9 +131,9 @@ public struct SourceEngine: ~Copyable {
         }
         let region = layout.region(ofSessionPage: start)
         let pageBytes = layout[region].pageSize.bytes
-        guard creditBytes >= pageBytes else { return nil }
+        guard creditBytes >= pageBytes, mostBytes > 0 else { return nil }
         let regionEnd = layout.sessionPages(layout.wholeRange(region)).upperBound
-        let most = max(1, min(configuration.extentBytes, creditBytes) / pageBytes)
+        let most = max(1, min(configuration.extentBytes, creditBytes, mostBytes) / pageBytes)
         guard let run = sent.firstClearRun(in: start..<regionEnd, most: most) else { return nil }
         let command = send(layout.range(region, sessionPages: run), .push, mostScanned: most, &content)
         let part: PageRange

@@ -93,6 +93,10 @@ public protocol PageTransport: ~Copyable {
     /// Bytes queued or handed to the kernel on the lane and not yet accepted by the connection's send buffer.
     func pendingBytes(_ lane: LaneIndex) -> Int
 
+    /// Bounds what one operation on a bulk lane takes from now on, so that an urgent frame waits for no more than that; nil
+    /// goes back to the largest. Costs nothing when it changes nothing.
+    mutating func limitBursts(toBytes bytes: Int?)
+
     /// Hands everything queued to the kernel.
     mutating func flush()
 

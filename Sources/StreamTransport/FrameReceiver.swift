@@ -10,7 +10,8 @@ import Uring
 /// rest of the payload in its place and, with what the same call brings beyond, the buffer with the next headers.
 @safe struct FrameReceiver: ~Copyable {
     private let lane: LaneIndex
-    private let mostReceiveBytes: Int
+    /// The most bytes one receive takes.
+    var mostReceiveBytes: Int
 
     // Read-ahead: bytes `start..<end` of `buffer` are unread.
     private let buffer: UnsafeMutableRawPointer

@@ -42,7 +42,8 @@ import Uring
     private let message: UnsafeMutablePointer<msghdr>
     private let vectors: UnsafeMutablePointer<iovec>
     private static let mostVectors = 64
-    private let mostGatherBytes: Int
+    /// The most bytes handed to the kernel in one send.
+    var mostGatherBytes: Int
 
     // Sends are numbered. Bit n % 64 of `held` is set while send n may reference memory.
     private(set) var isInFlight = false

@@ -38,6 +38,12 @@ struct Lane: ~Copyable {
     var isClosed: Bool { if case .closed = state { true } else { false } }
     var isDrained: Bool { !isOpen || sender.isDrained && !sender.isInFlight }
 
+    /// Bounds what one receive or send takes; never below a page.
+    mutating func limitBursts(receiveBytes: Int, gatherBytes: Int) {
+        receiver.mostReceiveBytes = receiveBytes
+        sender.mostGatherBytes = gatherBytes
+    }
+
     var freeSlots: Int { isOpen ? sender.freeSlots : 0 }
 
     // SAFETY: here and below: payloads pass through to the sender, which relies on the owner's promise to keep them

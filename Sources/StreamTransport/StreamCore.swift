@@ -15,6 +15,9 @@ struct StreamCore: ~Copyable {
 
     private static let batchCompletions = 64
 
+    /// What `limitBursts` was told last.
+    private var burstLimitBytes: Int?
+
     init(lanes connections: consuming StreamLanes, configuration: StreamConfiguration) throws(StreamError) {
         precondition(connections.count > 0, "a transport has an urgent lane")
         configuration.check()
@@ -38,5 +41,19 @@ struct StreamCore: ~Copyable {
         for _ in 0..<StreamTransport.mostWatches { watches.append(Watch()) }
         completions = CompletionBuffer(capacity: Self.batchCompletions)
         self.configuration = configuration
+    }
+}
+
+extension StreamCore {
+    /// See `PageTransport.limitBursts`. The urgent lane carries nothing that would need it.
+    mutating func limitBursts(toBytes bytes: Int?) {
+        guard bytes != burstLimitBytes else { return }
+        burstLimitBytes = bytes
+        let limit = max(4096, bytes ?? .max)
+        for index in 1..<max(1, lanes.count) {
+            lanes[index].limitBursts(
+                receiveBytes: min(limit, configuration.mostReceiveBytes),
+                gatherBytes: min(limit, configuration.mostGatherBytes))
+        }
     }
 }

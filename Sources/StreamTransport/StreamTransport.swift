@@ -46,6 +46,10 @@ import PageWire
         unsafe core.pointee.lanes[Int(lane.rawValue)].sender.pendingBytes
     }
 
+    public mutating func limitBursts(toBytes bytes: Int?) {
+        unsafe core.pointee.limitBursts(toBytes: bytes)
+    }
+
     /// Sends of a lane that went without the kernel's copy, and those of them it reported as copied after all.
     public func zeroCopySends(_ lane: LaneIndex) -> (total: Int, copied: Int) {
         let index = Int(lane.rawValue)

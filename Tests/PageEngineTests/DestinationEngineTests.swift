@@ -44,7 +44,9 @@ import Testing
         #expect(destination.model.faults == [])
     }
 
-    @Test(arguments: [PageRange(region: 2, first: 0, count: 1), PageRange(region: 0, first: 4, count: 1), PageRange(region: 0, first: 0, count: 5)])
+    @Test(arguments: [
+        PageRange(region: 2, first: 0, count: 1), PageRange(region: 0, first: 4, count: 1), PageRange(region: 0, first: 0, count: 5),
+    ])
     func lyingZeroRangesAreRefused(range: PageRange) throws {
         var destination = try Self.destination()
         #expect(throws: EngineViolation.outsideRegions(range)) { try destination.engine.zero(range, &destination.model) }
@@ -84,7 +86,8 @@ import Testing
     @Test func everyViolationSaysWhatIsWrongInOneLine() {
         let range = PageRange(region: 1, first: 2, count: 3)
         let all: [EngineViolation] = [
-            .outsideRegions(range), .payloadLength(range, bytes: 5), .receivedTwice(range), .endedWithPagesMissing(count: 7), .creditOverflow,
+            .outsideRegions(range), .payloadLength(range, bytes: 5), .receivedTwice(range), .endedWithPagesMissing(count: 7),
+            .creditOverflow,
         ]
         for violation in all {
             #expect(violation.description.contains("hostile"))
@@ -136,6 +139,22 @@ import Testing
         #expect(destination.model.reports == 1)
         destination.retry()
         #expect(destination.model.reports == 1)
+        #expect(destination.model.faults == [])
+    }
+
+    /// A flood of removals does not take the room of a demand: requests that were refused go first.
+    @Test func demandsGoBeforeRemovals() throws {
+        var destination = try Self.destination()
+        destination.model.room = 0
+        destination.fault(0, 3)
+        destination.model.room = 1
+        for page in 0..<3 { destination.removed(PageRange(region: 0, first: page, count: 1)) }
+        destination.retry()
+        #expect(destination.model.requests[3] == 1)
+        #expect(destination.model.removedReports == [])
+        destination.model.room = 2
+        destination.retry()
+        #expect(destination.model.removedReports == [PageRange(region: 0, first: 0, count: 3)])
         #expect(destination.model.faults == [])
     }
 

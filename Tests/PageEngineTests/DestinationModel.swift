@@ -26,6 +26,8 @@ struct DestinationModel: ~Copyable, DestinationSink {
     var removedReports: [PageRange] = []
     var faults: [String] = []
 
+    /// Frames that still fit, over all kinds.
+    var room = Int.max
     var acceptsRequests = true
     var acceptsCredit = true
     var acceptsRemoved = true
@@ -54,8 +56,14 @@ struct DestinationModel: ~Copyable, DestinationSink {
         if !layout.contains(window) { complain("the window \(window) leaves its region") }
         if !isWaiting[page] { complain("page \(page) is requested and nobody waits") }
         if isSettled(page) { complain("page \(page) is requested though it is settled") }
-        guard acceptsRequests else { return false }
+        guard acceptsRequests, takeRoom() else { return false }
         requests[page] += 1
+        return true
+    }
+
+    private mutating func takeRoom() -> Bool {
+        guard room > 0 else { return false }
+        room -= 1
         return true
     }
 
@@ -106,13 +114,13 @@ struct DestinationModel: ~Copyable, DestinationSink {
     }
 
     mutating func grantCredit(bytes: Int) -> Bool {
-        guard acceptsCredit else { return false }
+        guard acceptsCredit, takeRoom() else { return false }
         granted += bytes
         return true
     }
 
     mutating func reportRemoved(_ range: PageRange) -> Bool {
-        guard acceptsRemoved else { return false }
+        guard acceptsRemoved, takeRoom() else { return false }
         removedReports.append(range)
         return true
     }

@@ -120,11 +120,12 @@ import Testing
         source.pullBulk()
         source.pullBulk()
         source.pullUrgent(includingWindows: true)
-        #expect(source.log == [
-            .pages(Self.range(0, 2), .push), .pages(Self.range(9), .demand), .pages(Self.range(12, 2), .push),
-            .pages(Self.range(8), .window), .pages(Self.range(14, 2), .push), .pages(Self.range(2, 2), .push),
-            .pages(Self.range(10, 2), .window),
-        ])
+        #expect(
+            source.log == [
+                .pages(Self.range(0, 2), .push), .pages(Self.range(9), .demand), .pages(Self.range(12, 2), .push),
+                .pages(Self.range(8), .window), .pages(Self.range(14, 2), .push), .pages(Self.range(2, 2), .push),
+                .pages(Self.range(10, 2), .window),
+            ])
         #expect(source.faults == [])
     }
 
@@ -141,7 +142,8 @@ import Testing
     }
 
     @Test func nothingLeavesBeforeTheMemoryIsFinal() throws {
-        var source = SourceModel(try Self.layout(pages: 4), contents: [.data, .zero, .hole, .data], configuration: SourceEngine.Configuration())
+        var source = SourceModel(
+            try Self.layout(pages: 4), contents: [.data, .zero, .hole, .data], configuration: SourceEngine.Configuration())
         try source.grant(1 << 20)
         try source.request(0, window: 0..<4)
         #expect(source.pullUrgent(includingWindows: true) == false)

@@ -114,7 +114,9 @@ struct SourceModel: ~Copyable {
             }
             for page in layout.sessionPages(range) { hasLeft[page] = true }
         case .zero(let range, let reason):
-            for page in layout.sessionPages(range) where classifier.contents[page] == .data { faults.append("page \(page) is sent as zero and is not") }
+            for page in layout.sessionPages(range) where classifier.contents[page] == .data {
+                faults.append("page \(page) is sent as zero and is not")
+            }
             noteReason(range, reason, isUrgent)
             for page in layout.sessionPages(range) { hasLeft[page] = true }
         }
@@ -128,7 +130,9 @@ struct SourceModel: ~Copyable {
             let pages = layout.sessionPages(range)
             if reason != .demand { faults.append("a window goes before the demand of page \(first)") }
             if orderMatters, pages != first..<(first + 1) { faults.append("pages \(range) go before the older demand of page \(first)") }
-            if !waiting.contains(pages.lowerBound) || pages.count != 1 { faults.append("pages \(range) go as a demand and were not asked for") }
+            if !waiting.contains(pages.lowerBound) || pages.count != 1 {
+                faults.append("pages \(range) go as a demand and were not asked for")
+            }
         } else if reason == .demand {
             faults.append("pages \(range) go as a demand and nobody waits")
         }

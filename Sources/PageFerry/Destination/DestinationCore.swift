@@ -24,6 +24,8 @@ struct DestinationCore: ~Copyable, TransportHandler {
     private(set) var ending: SessionError??
     private(set) var guestStoppedNanoseconds: UInt64?
     private(set) var resumedNanoseconds: UInt64?
+    /// When a thread of the guest last waited for a page.
+    private(set) var lastFaultNanoseconds: UInt64 = 0
     private(set) var lastPageNanoseconds: UInt64?
     /// Whether the source has been told that every page is in: from then on it may hang up.
     var hasReported = false
@@ -81,6 +83,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
     mutating func readFaults(_ number: Int) {
         while memory.readEvents(number, into: &events) {
             let now = MonotonicClock.nowNanoseconds()
+            lastFaultNanoseconds = now
             for index in 0..<events.count {
                 handle(events[index], now)
             }

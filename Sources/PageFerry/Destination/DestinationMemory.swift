@@ -18,6 +18,14 @@ struct DestinationMemory: ~Copyable, DestinationSink {
         case fromSlab(PageRange, lane: Int, byteOffset: Int)
         case resolve(RegionIndex, PageIndex)
 
+        /// The pages whose bytes wait; nil for a resolve, which has none.
+        var range: PageRange? {
+            switch self {
+            case .install(let range), .fromSlab(let range, _, _): range
+            case .resolve: nil
+            }
+        }
+
         /// The same work for what is left of its range.
         func behind(_ rest: PageRange, skippedBytes: Int) -> Parked {
             switch self {
@@ -123,6 +131,8 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     }
 
     mutating func resolve(_ region: RegionIndex, _ page: PageIndex) {
+        // A copy of the page waits for the kernel: it will wake the thread. Zeros now would keep the content out for good.
+        guard !isParkedInSlab(region, page) else { return }
         let range = PageRange(region: region, first: page, count: 1)
         finish(regions.resolve(range), .resolve(region, page), range)
     }
@@ -203,36 +213,31 @@ struct DestinationMemory: ~Copyable, DestinationSink {
         }
     }
 
+    private func isParkedInSlab(_ region: RegionIndex, _ page: PageIndex) -> Bool {
+        parkedInSlab.contains { $0 > 0 }
+            && parked.contains { work in
+                if case .fromSlab(let range, _, _) = work { range.region == region && range.contains(page) } else { false }
+            }
+    }
+
     /// The guest gave pages up whose installation waits: they must never appear, so they are erased, and whoever waits
     /// for them gets zeros.
     mutating func dropParked(_ removed: PageRange) {
         for _ in 0..<parked.count {
             guard let work = takeParked() else { return }
-            switch work {
-            case .install(let range) where range.overlaps(removed):
-                for page in range.first..<range.end {
-                    let one = PageRange(region: range.region, first: page, count: 1)
-                    if removed.contains(page) {
-                        erase(one)
-                        park(.resolve(range.region, page))
-                    } else {
-                        park(.install(one))
-                    }
-                }
-            case .fromSlab(let range, let lane, let byteOffset) where range.overlaps(removed):
-                let pageBytes = layout[range.region].pageSize.bytes
-                for page in range.first..<range.end {
-                    if removed.contains(page) {
-                        park(.resolve(range.region, page))
-                    } else {
-                        park(
-                            .fromSlab(
-                                PageRange(region: range.region, first: page, count: 1), lane: lane,
-                                byteOffset: byteOffset + (page - range.first) * pageBytes))
-                    }
-                }
-            default:
+            guard let range = work.range, range.overlaps(removed) else {
                 park(work)
+                continue
+            }
+            let dropped = range.clamped(to: removed.first..<removed.end)
+            if case .install = work { erase(dropped) }
+            for rest in [range.clamped(to: 0..<dropped.first), range.clamped(to: dropped.end..<range.end)] where !rest.isEmpty {
+                let skippedBytes = (rest.first - range.first) << layout[range.region].pageSize.shift
+                park(work.behind(rest, skippedBytes: skippedBytes))
+            }
+            // Threads may wait for any of them: each is given zeros as soon as the kernel lets it.
+            for page in dropped.first..<dropped.end where ledger.isWaiting(layout.sessionPage(dropped.region, page)) {
+                park(.resolve(dropped.region, page))
             }
         }
     }

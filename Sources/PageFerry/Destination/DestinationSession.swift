@@ -48,6 +48,7 @@ public final class DestinationSession: Sendable {
         }
         thread.withLock { thread in
             thread = DedicatedThread(name: "fault-shard") { [self] in
+                DedicatedThread.preferCurrent()
                 let reason = serve(opened, regions, configuration)
                 relay?.stop()
                 notify(.ended(reason))

@@ -5,6 +5,9 @@ import PageWire
 
 /// The loop of one destination session on its own thread: the only place where engine, fault layer and transport meet.
 struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
+    /// While threads wait, and for this long after, pushed pages are received in small pieces.
+    private static var thinNanoseconds: UInt64 { 1_000_000 }
+    private static var thinBytes: Int { 16 << 10 }
     private static var statisticsIntervalNanoseconds: UInt64 { 50_000_000 }
     /// How long a source may take to hang up after it was told that every page is in.
     private static var farewellNanoseconds: UInt64 { 5_000_000_000 }
@@ -53,6 +56,10 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     }
 
     private mutating func sendWhatIsDue() {
+        let isInUse =
+            core.engine.waitingPages > 0
+            || MonotonicClock.nowNanoseconds() - core.lastFaultNanoseconds < Self.thinNanoseconds
+        transport.limitBursts(toBytes: isInUse ? Self.thinBytes : nil)
         core.engine.retry(&core.memory)
         while let header = core.memory.nextOutgoing, transport.submit(header, lane: .urgent) {
             core.memory.outgoingSent()

@@ -24,6 +24,8 @@ struct SourceCore: ~Copyable, TransportHandler {
     private(set) var resumedNanoseconds: UInt64?
     private(set) var lastPageNanoseconds: UInt64?
     private(set) var isCommitted = false
+    /// When a thread at the destination last asked for a page.
+    private(set) var lastRequestNanoseconds: UInt64 = 0
 
     init(
         engine: consuming SourceEngine, laneCount: Int, mailbox: Mailbox<SourceOrder>, notify: @escaping @Sendable (SourceNotice) -> Void,
@@ -97,6 +99,7 @@ struct SourceCore: ~Copyable, TransportHandler {
             switch header.kind {
             case .request:
                 guard header.argument <= UInt64(RegionLayout.mostBytes) else { throw .outsideRegions(header.range) }
+                lastRequestNanoseconds = MonotonicClock.nowNanoseconds()
                 try engine.request(window: header.range, demanded: PageIndex(header.argument))
             case .credit:
                 try engine.credit(bytes: header.argument)

@@ -44,6 +44,7 @@ public final class SourceSession: Sendable {
         }
         thread.withLock { thread in
             thread = DedicatedThread(name: "source-shard") { [self] in
+                DedicatedThread.preferCurrent()
                 let reason = serve(opened, memory, configuration)
                 relay?.stop()
                 notify(.ended(reason))

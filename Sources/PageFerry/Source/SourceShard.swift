@@ -10,6 +10,12 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private static var mostWindowBytesPending: Int { 96 << 10 }
     /// Bytes of push that may wait in a bulk lane for its connection.
     private static var mostBulkBytesPending: Int { 512 << 10 }
+    /// The push pauses for this long after a request: the thread that asked will ask again, and its answer must find the
+    /// path free. Windows bring its pages meanwhile.
+    private static var holdNanoseconds: UInt64 { 150_000 }
+    /// For this long it goes on in small pieces.
+    private static var thinNanoseconds: UInt64 { 2_000_000 }
+    private static var thinBytes: Int { 32 << 10 }
     private static var statisticsIntervalNanoseconds: UInt64 { 50_000_000 }
 
     private var core: SourceCore
@@ -83,7 +89,14 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     }
 
     /// One extent a bulk lane and turn, so that a demand which comes meanwhile waits for little.
+    ///
+    /// - Returns: whether something is left that could go at once, or soon.
     private mutating func push() -> Bool {
+        guard core.engine.unsentPages > 0 else { return false }
+        let quiet = MonotonicClock.nowNanoseconds() - core.lastRequestNanoseconds
+        if quiet < Self.holdNanoseconds { return true }
+        let mostBytes = quiet < Self.thinNanoseconds ? Self.thinBytes : Int.max
+        transport.limitBursts(toBytes: quiet < Self.thinNanoseconds ? Self.thinBytes : nil)
         var didPush = false
         let lanes = transport.laneCount == 1 ? 0..<1 : 1..<transport.laneCount
         for number in lanes {
@@ -91,7 +104,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
             guard transport.freeSlots(lane) > 8, transport.pendingBytes(lane) < Self.mostBulkBytesPending else { continue }
             // Zero ranges are 32 bytes each: a few of them go along at once.
             for _ in 0..<16 {
-                guard let command = core.engine.nextBulk(&memory) else { break }
+                guard let command = core.engine.nextBulk(&memory, mostBytes: mostBytes) else { break }
                 submit(command, lane)
                 didPush = true
                 if case .pages = command { break }

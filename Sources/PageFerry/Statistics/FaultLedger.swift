@@ -27,6 +27,9 @@ struct FaultLedger: ~Copyable {
 
     var waiting: Int { entries.count }
 
+    /// Whether a thread waits for the page.
+    func isWaiting(_ sessionPage: Int) -> Bool { entries.contains { $0.sessionPage == sessionPage } }
+
     /// A fault has been read. A page that waits already keeps its first time.
     mutating func begin(sessionPage: Int, nowNanoseconds: UInt64) {
         for entry in entries where entry.sessionPage == sessionPage { return }

@@ -1,0 +1,153 @@
+import PageCore
+import PageEngine
+
+/// Everything that distinguishes one simulated session from another, drawn from its seed: the same seed is the same
+/// session on every host. Times in virtual nanoseconds, rates in bytes a microsecond.
+struct Scenario {
+    enum Pattern: CaseIterable { case sequential, random, strided, hotSet }
+
+    let layout: RegionLayout
+    let receivesInPlace: [Bool]
+    /// Pages in a hole, pages of zeros, of a hundred; the rest holds data.
+    let holePercent: Int
+    let zeroPercent: Int
+
+    let laneCount: Int
+    /// The bottleneck all lanes of a direction share, and the most one lane gets of it.
+    let linkBytesPerMicrosecond: Int
+    let laneBytesPerMicrosecond: Int
+    let latencyNanoseconds: Int
+    let jitterNanoseconds: Int
+    /// The pieces in which payloads arrive.
+    let chunkBytes: Int
+    let laneQueueFrames: Int
+    /// Bytes that may be on their way on a lane before its receiver takes some.
+    let laneInFlightBytes: Int
+
+    let source: SourceEngine.Configuration
+    let mostWindowBytesPending: Int
+    let mostBulkBytesPending: Int
+    let windowBytes: Int
+    let creditBytes: Int
+    let outgoingLength: Int
+
+    let processorCount: Int
+    let accessesEach: Int
+    let thinkNanoseconds: Int
+    let writePercent: Int
+    let removalCount: Int
+    /// Threads of the guest that give pages up at the same time.
+    let removingThreads: Int
+    let mostRemovedPages: Int
+    let removalIntervalNanoseconds: Int
+    /// Whether the kernel hands out a fault before a removal that came first.
+    let readsFaultsFirst: Bool
+    /// How often the kernel refuses to fill guest memory without a reason we see.
+    let refusalPercent: Int
+
+    let sourceTurnNanoseconds: Int
+    let destinationTurnNanoseconds: Int
+    /// What a slow destination takes off its lanes in one turn.
+    let bytesConsumedATurn: Int
+    let guestStopNanoseconds: Int
+    /// When a lane breaks, in a few sessions.
+    let breakNanoseconds: Int?
+
+    var largestPageBytes: Int { layout.regions.map { $0.pageSize.bytes }.max() ?? 0 }
+
+    init(_ random: inout SeededRandom) {
+        let regions = Self.regions(&random)
+        let isHuge = regions.contains { $0.pageSize == .twoMiB }
+        // Draws below are in source order on purpose: a seed's session depends on it.
+        guard let layout = try? RegionLayout(regions) else { preconditionFailure("a drawn layout is valid") }
+        self.layout = layout
+        receivesInPlace = regions.map { _ in random.chance(percent: 55) }
+        holePercent = [0, 0, 10, 40][random.next(below: 4)]
+        zeroPercent = [0, 5, 30, 60][random.next(below: 4)]
+
+        laneCount = 1 + random.next(below: 4)
+        let rates = [12, 125, 1250, 5000]
+        linkBytesPerMicrosecond = rates[random.next(below: rates.count)]
+        laneBytesPerMicrosecond =
+            random.chance(percent: 50) ? linkBytesPerMicrosecond : max(6, linkBytesPerMicrosecond / (1 + random.next(below: 4)))
+        latencyNanoseconds = [5_000, 20_000, 100_000, 2_000_000][random.next(below: 4)]
+        jitterNanoseconds = latencyNanoseconds * random.next(below: 3) / 2
+        chunkBytes = isHuge ? (256 << 10) + random.next(below: 512 << 10) : 1_000 + random.next(below: 24_000)
+        laneQueueFrames = 10 + random.next(below: 54)
+        let scale = isHuge ? 64 : 1
+        laneInFlightBytes = 2 * chunkBytes + 64 + random.next(below: (128 << 10) * scale)
+
+        var source = SourceEngine.Configuration()
+        source.extentBytes = 4096 << random.next(below: 6)
+        source.windowFrameBytes = 4096 << random.next(below: 5)
+        source.demandQueueLength = 1 + random.next(below: 6)
+        source.windowQueueLength = 1 + random.next(below: 6)
+        self.source = source
+        mostWindowBytesPending = 8192 << random.next(below: 4)
+        mostBulkBytesPending = 8192 << random.next(below: 6)
+        windowBytes = 4096 << random.next(below: 6)
+        creditBytes = 4096 << random.next(below: 9)
+        outgoingLength = 2 + random.next(below: random.chance(percent: 50) ? 3 : 60)
+
+        processorCount = 1 + random.next(below: 16)
+        accessesEach = 20 + random.next(below: 80)
+        let transferNanoseconds = layout.totalBytes * 1000 / linkBytesPerMicrosecond + 4 * latencyNanoseconds
+        thinkNanoseconds = max(100, transferNanoseconds * (1 + random.next(below: 8)) / (4 * accessesEach))
+        writePercent = random.next(below: 60)
+        removalCount = random.chance(percent: 60) ? 1 + random.next(below: 60) : 0
+        removingThreads = 1 + random.next(below: 8)
+        mostRemovedPages = 1 + random.next(below: 24)
+        removalIntervalNanoseconds = max(100, transferNanoseconds / (1 + removalCount) / (1 + random.next(below: 4)))
+        readsFaultsFirst = random.chance(percent: 50)
+        refusalPercent = [0, 5, 50, 80][random.next(below: 4)]
+
+        sourceTurnNanoseconds = 200 + random.next(below: 20_000)
+        destinationTurnNanoseconds = 200 + random.next(below: 50_000)
+        bytesConsumedATurn = chunkBytes * (1 + random.next(below: 16))
+        guestStopNanoseconds = random.next(below: 4 * latencyNanoseconds)
+        breakNanoseconds = random.chance(percent: 6) ? guestStopNanoseconds + random.next(below: 2 * transferNanoseconds) : nil
+    }
+
+    private static func regions(_ random: inout SeededRandom) -> [RegionDescription] {
+        let count = 1 + random.next(below: 3)
+        let hugeNumber = random.chance(percent: 12) ? random.next(below: count) : -1
+        return (0..<count).map { number in
+            let isHuge = number == hugeNumber
+            let size = isHuge ? PageSize.twoMiB : .fourKiB
+            let pages = isHuge ? 1 + random.next(below: 6) : 8 + random.next(below: 400 / count)
+            guard let region = try? RegionDescription(name: "region\(number)", lengthBytes: pages << size.shift, pageSize: size) else {
+                preconditionFailure("a drawn region is valid")
+            }
+            return region
+        }
+    }
+
+    // MARK: Bounds of virtual time
+
+    /// The longest a message takes to be noticed by its receiver on an idle link.
+    private var hopNanoseconds: Int {
+        latencyNanoseconds + jitterNanoseconds + 4 * (sourceTurnNanoseconds + destinationTurnNanoseconds)
+    }
+
+    private func transferNanoseconds(bytes: Int) -> Int {
+        let wire = bytes * 1000 / laneBytesPerMicrosecond + bytes * laneCount * 1000 / linkBytesPerMicrosecond
+        // A lane with little room on the wire moves that much a latency, however fast the link.
+        let trips = (bytes / laneInFlightBytes + 1) * (latencyNanoseconds + jitterNanoseconds)
+        return wire + trips + (bytes / bytesConsumedATurn + 1) * laneCount * destinationTurnNanoseconds
+    }
+
+    /// No fault waits longer, counted from the later of itself and the guest's stop: everything that may lie in front
+    /// of a demand on a lane and at the bottleneck, with room to spare.
+    var faultBoundNanoseconds: Int {
+        let frame = max(source.extentBytes, source.windowFrameBytes, largestPageBytes)
+        let ahead =
+            mostBulkBytesPending + mostWindowBytesPending + 2 * laneInFlightBytes + 3 * frame + processorCount * (largestPageBytes + 64)
+        return 4 * (6 * hopNanoseconds + transferNanoseconds(bytes: ahead))
+    }
+
+    /// No session lasts longer: every page on a round trip of its own.
+    var sessionBoundNanoseconds: Int {
+        let perPage = 4 * hopNanoseconds + 2 * transferNanoseconds(bytes: largestPageBytes + 64)
+        return guestStopNanoseconds + 1_000_000 + (layout.totalPages + removalCount + 16) * perPage + 4 * faultBoundNanoseconds
+    }
+}

@@ -1,0 +1,38 @@
+/// A deliberate fault in the code around the engines. Each must be caught within a bounded number of seeds: a
+/// simulator that lets one pass is not looking.
+public enum SeededBug: String, Sendable, Hashable, CaseIterable {
+    /// Payloads count as here when their first piece is.
+    case installsBeforeComplete
+    /// What was received over pages the guest gave up is left there.
+    case leavesLateBytes
+    /// Frames go into the second mapping although some of their pages were given up before.
+    case receivesInPlaceAlways
+    /// Now and then an extent is sent a second time.
+    case pushesTwice
+    /// The source helps itself to credit.
+    case ignoresCredit
+    /// The destination never returns credit after the first grant.
+    case losesCredit
+    /// A request that finds the queue full is taken for sent.
+    case losesDemands
+    /// Threads that wait for a page of zeros are not answered.
+    case leavesZeroFaults
+    /// A page whose copy the kernel refused is resolved to zeros.
+    case resolvesParkedCopies
+    /// What the kernel refused is forgotten.
+    case forgetsParked
+    /// Removals that find the queue full are taken for told.
+    case losesRemovals
+    /// Parked installs of pages given up meanwhile are carried out.
+    case installsRemovedParked
+    /// Bulk goes out before demands.
+    case pushesFirst
+    /// The guest is set free while a lane still writes over pages it gave up.
+    case releasesWhileWriting
+    /// A slab is received into while pages in it wait to be copied.
+    case reusesSlab
+    /// What a broken lane left half-written stays.
+    case keepsHalfPages
+    /// The end is announced on a lane before the last frames.
+    case announcesEndEarly
+}
