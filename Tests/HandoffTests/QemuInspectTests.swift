@@ -16,8 +16,13 @@ import Testing
         for backend in backends {
             let writable = open("/proc/self/fd/\(backend.descriptor)", O_RDWR)
             try #require(writable >= 0)
-            let marker = Array("marker-\(backend.name)".utf8)
-            #expect(pwrite(writable, marker, marker.count, off_t(backend.fileOffset + Self.markerOffset)) == marker.count)
+            // hugetlbfs takes no pwrite.
+            let memory = mmap(nil, backend.lengthBytes, PROT_READ | PROT_WRITE, MAP_SHARED, writable, off_t(backend.fileOffset))
+            try #require(memory != MAP_FAILED)
+            Array("marker-\(backend.name)".utf8).withUnsafeBytes { marker in
+                (memory! + Self.markerOffset).copyMemory(from: marker.baseAddress!, byteCount: marker.count)
+            }
+            munmap(memory, backend.lengthBytes)
             close(writable)
         }
         var base = 0
@@ -66,6 +71,13 @@ import Testing
 
     @Test func aMemfd() throws {
         try inspect(RunningQemu.arguments(["memory-backend-memfd,id=ram,size=64M"]), ["ram"], lengthBytes: 64 << 20)
+    }
+
+    @Test func hugePages() throws {
+        guard let reserve = HugePageReserve(count: 32) else { return }
+        try inspect(
+            RunningQemu.arguments(["memory-backend-memfd,id=ram,size=64M,hugetlb=on,hugetlbsize=2M"]), ["ram"], lengthBytes: 64 << 20)
+        _ = consume reserve
     }
 
     @Test func anUnnamedFileInADirectory() throws {
