@@ -52,11 +52,13 @@ extension CommandFailure {
             switch error {
             case .cannotConnect: .noInput
             case .unusableCommand: .usage
-            case .noMemoryBackend, .notShared, .unsupportedBackend, .missingCapability: .configuration
+            case .noMemoryBackend, .notShared, .unsupportedBackend, .missingCapability, .memoryWouldBeSent, .ambiguousMemory,
+                .unusablePreload:
+                .configuration
             case .cannotOpenMemory: .noPermission
             case .notQMP, .malformedMessage, .messageTooLong: .protocolError
             case .cannotStart, .systemCall: .operatingSystem
-            case .notRunning, .migrationActive, .timedOut: .temporaryFailure
+            case .notRunning, .migrationActive, .timedOut, .busy: .temporaryFailure
             default: .software
             }
         self.init(error.description, status)

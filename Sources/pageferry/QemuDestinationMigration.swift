@@ -35,23 +35,25 @@ struct QemuDestinationMigration {
         let handoff = try HandoffDirectory()
         let qemu: QemuDestination
         do throws(QemuError) {
-            qemu = try QemuDestination(commandLine, preloadLibrary: shim, handoffPath: handoff.path)
+            qemu = try QemuDestination(
+                commandLine, preloadLibrary: shim, handoffPath: handoff.path, keepsErrorOutput: !command.detach)
         } catch {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.description)))
             throw CommandFailure(error)
         }
         var isCommitted = false
         do throws(CommandFailure) {
-            try takeOver(qemu, connector, handoff, events, &isCommitted)
+            try takeOver(qemu, commandLine, connector, handoff, events, &isCommitted)
         } catch {
             if !isCommitted { qemu.kill() }
             throw error
         }
-        if !command.detach { try waitForEnd(qemu) }
+        if !command.detach { try waitForEnd(qemu, events) }
     }
 
     private func takeOver(
-        _ qemu: QemuDestination, _ connector: consuming DestinationConnector, _ handoff: borrowing HandoffDirectory,
+        _ qemu: QemuDestination, _ commandLine: QemuCommandLine, _ connector: consuming DestinationConnector,
+        _ handoff: borrowing HandoffDirectory,
         _ events: Mailbox<Event>, _ isCommitted: inout Bool
     ) throws(CommandFailure) {
         // Kept open until the end: it tells the VMM's side that its memory is being served.
@@ -64,7 +66,7 @@ struct QemuDestinationMigration {
         }
         let regions: DestinationRegions
         do throws(CommandFailure) {
-            regions = try receiveRegions(connection)
+            regions = try receiveRegions(connection, commandLine)
             try attempt { () throws(QemuError) in try qemu.connect(timeoutNanoseconds: Self.startTimeoutNanoseconds) }
             if command.prefault { try command.prefault(regions) }
         } catch {
@@ -104,7 +106,7 @@ struct QemuDestinationMigration {
             do throws(HandoffError) {
                 return try handoff.listener.accept(timeoutNanoseconds: 100_000_000)
             } catch .timedOut {
-                if let code = qemu.waitForEnd(timeoutMilliseconds: 0) { throw CommandFailure(.ended(status: code)) }
+                if let error = qemu.endError { throw CommandFailure(error) }
                 guard MonotonicClock.nowNanoseconds() < deadline else {
                     throw CommandFailure("QEMU handed no memory over; check that its memory backend has share=on", .configuration)
                 }
@@ -114,11 +116,23 @@ struct QemuDestinationMigration {
         }
     }
 
-    private func receiveRegions(_ connection: borrowing HandoffConnection) throws(CommandFailure) -> DestinationRegions {
+    /// The regions in the order in which the source lists them, whatever the order in which QEMU has mapped them.
+    private func receiveRegions(
+        _ connection: borrowing HandoffConnection, _ commandLine: QemuCommandLine
+    ) throws(CommandFailure) -> DestinationRegions {
         let handedOver = try attempt { () throws(HandoffError) in
             try connection.receiveRegions(timeoutNanoseconds: Self.startTimeoutNanoseconds)
         }
-        let list = try DestinationRegion.list(from: handedOver)
+        let mapped = try DestinationRegion.list(from: handedOver)
+        guard mapped.count == commandLine.backendNames.count else {
+            throw CommandFailure(
+                "QEMU handed \(mapped.count) regions over, its command line has \(commandLine.backendNames.count) memory backends", .dataError)
+        }
+        let list = commandLine.regionOrder.map { number in
+            var region = mapped[number]
+            region.name = commandLine.backendNames[number]
+            return region
+        }
         let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
         return regions
@@ -203,9 +217,15 @@ struct QemuDestinationMigration {
         }
     }
 
-    private func waitForEnd(_ qemu: QemuDestination) throws(CommandFailure) {
+    private func waitForEnd(_ qemu: QemuDestination, _ events: Mailbox<Event>) throws(CommandFailure) {
         while true {
-            guard let code = qemu.waitForEnd(timeoutMilliseconds: 1_000) else { continue }
+            guard let code = qemu.waitForEnd(timeoutMilliseconds: 200) else {
+                // QEMU is in a session of its own: the terminal's signals come to us alone, and are passed on now.
+                for event in events.takeAll() {
+                    if case .signal = event { qemu.terminate() }
+                }
+                continue
+            }
             if code != 0 { throw CommandFailure("QEMU ended with status \(code)", .software) }
             return
         }

@@ -2,6 +2,7 @@
 #define PAGEFERRY_CSHIMS_PROCESS_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,5 +17,11 @@ static inline int pageferry_pidfd_open(int process) {
 static inline int pageferry_exit_code(int status) {
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
+
+// POSIX_SPAWN_SETSID is under _GNU_SOURCE.
+#define PAGEFERRY_SPAWN_SETSID 0x80
+
+// pipe2(2) is under _GNU_SOURCE, and a pipe must be close-on-exec from the start: another thread may spawn meanwhile.
+static inline int pageferry_pipe(int *ends) { return (int)syscall(SYS_pipe2, ends, O_CLOEXEC); }
 
 #endif

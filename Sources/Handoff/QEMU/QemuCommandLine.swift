@@ -2,22 +2,41 @@
 public struct QemuCommandLine: Sendable, Hashable {
     /// The program and its arguments.
     public let arguments: [String]
+    /// The ids of the memory backends, in the order in which QEMU maps and hands them over.
+    public let backendNames: [String]
     /// What the preload library is to look for, one entry a backend: a path, or "memfd:NAME".
     public let memoryPatterns: [String]
 
+    /// Numbers of hand-overs in the order in which both hosts list their regions: that of the backends' ids, which a
+    /// migration needs to be the same on both.
+    public var regionOrder: [Int] { backendNames.indices.sorted { backendNames[$0] < backendNames[$1] } }
+
     public init(_ arguments: [String]) throws(QemuError) {
         guard let program = arguments.first, !program.isEmpty else { throw .unusableCommand("it is empty") }
-        if arguments.contains(where: { $0 == "-incoming" || $0 == "--incoming" }) {
-            throw .unusableCommand("it has -incoming, which pageferry adds itself; leave it out")
-        }
         self.arguments = arguments
-        var patterns: [String] = []
-        for (index, argument) in arguments.enumerated() where argument == "-object" || argument == "--object" {
-            guard index + 1 < arguments.count else { throw .unusableCommand("-object lacks its value") }
-            if let pattern = try Self.pattern(of: arguments[index + 1]) { patterns.append(pattern) }
+        var backends: [(name: String, pattern: String)] = []
+        for (index, argument) in arguments.enumerated().dropFirst() {
+            let value = index + 1 < arguments.count ? arguments[index + 1] : nil
+            // QEMU takes one dash or two.
+            switch argument.hasPrefix("--") ? String(argument.dropFirst()) : argument {
+            case "-incoming":
+                throw .unusableCommand("it has -incoming, which pageferry adds itself; leave it out")
+            case "-daemonize":
+                throw .unusableCommand("it has -daemonize, which hides QEMU from pageferry; leave it out and use --detach")
+            case "-mem-prealloc":
+                throw .unusableCommand("it has -mem-prealloc, which would wait for pages before the machine exists; leave it out")
+            case "-overcommit" where value.map { Self.isOn(Self.parse($0)["mem-lock"]) } ?? false:
+                throw .unusableCommand("it has -overcommit mem-lock=on, which would wait for every page at the start; leave it out")
+            case "-object":
+                guard let value else { throw .unusableCommand("-object lacks its value") }
+                if let backend = try Self.backend(of: value) { backends.append(backend) }
+            default:
+                continue
+            }
         }
-        guard !patterns.isEmpty else { throw .noMemoryBackend }
-        memoryPatterns = patterns
+        guard !backends.isEmpty else { throw .noMemoryBackend }
+        backendNames = backends.map(\.name)
+        memoryPatterns = backends.map(\.pattern)
     }
 
     /// The whole command: the user's, a QMP monitor of ours on descriptor `monitor`, and an incoming migration that waits,
@@ -29,29 +48,30 @@ public struct QemuCommandLine: Sendable, Hashable {
         ]
     }
 
-    /// What to look for when `object` is a memory backend; nil when it is something else.
-    private static func pattern(of object: String) throws(QemuError) -> String? {
+    /// The id of a memory backend and what to look for; nil when `object` is something else.
+    private static func backend(of object: String) throws(QemuError) -> (name: String, pattern: String)? {
         let options = parse(object)
-        guard let type = options["qom-type"] else { return nil }
-        let name = options["id"] ?? type
+        guard let type = options["qom-type"], type.hasPrefix("memory-backend-") else { return nil }
+        guard let name = options["id"] else { throw .unusableCommand("a \(type) has no id") }
+        let pattern: String
         switch type {
         case "memory-backend-file":
             guard isOn(options["share"]) else { throw .notShared(backend: name) }
             guard let path = options["mem-path"] else { throw .unusableCommand("the memory backend '\(name)' has no mem-path") }
             guard !path.contains(":") else { throw .unusableCommand("the mem-path '\(path)' has a colon; use another path") }
-            if isOn(options["prealloc"]) {
-                throw .unusableCommand("the memory backend '\(name)' has prealloc=on, which would wait for pages before the machine exists; leave it out")
-            }
-            return path
+            pattern = path
         case "memory-backend-memfd":
             // share is on by default for a memfd.
             guard options["share"].map({ isOn($0) }) ?? true else { throw .notShared(backend: name) }
-            return "memfd:memory-backend-memfd"
-        case "memory-backend-ram":
-            throw .unsupportedBackend(backend: name, type: type)
+            pattern = "memfd:memory-backend-memfd"
         default:
-            return nil
+            throw .unsupportedBackend(backend: name, type: type)
         }
+        if isOn(options["prealloc"]) {
+            throw .unusableCommand(
+                "the memory backend '\(name)' has prealloc=on, which would wait for pages before the machine exists; leave it out")
+        }
+        return (name, pattern)
     }
 
     private static func isOn(_ value: String?) -> Bool {

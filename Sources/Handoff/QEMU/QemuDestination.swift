@@ -3,56 +3,64 @@ import Glibc
 import PageCore
 
 /// A QEMU started here to take a guest over. Its memory arrives through the preload library's hand-off; its machine state
-/// through a socket of ours. For one thread.
+/// through a socket of ours. For one thread at a time.
+///
+/// What QEMU 7.2 does (each is a test in Tests/HandoffTests/QemuMigrationTests.swift and QemuFailureTests.swift): with -S
+/// it is in `inmigrate` until the machine state is loaded and `paused` from then on, until `cont`. `cont` before that is
+/// accepted and makes the guest run by itself as soon as it is loaded, which is why `resume` refuses. A stream that breaks
+/// or makes no sense ends the process with status 1. Its main thread may wait for a page at any time, and its monitor is
+/// silent meanwhile.
 public final class QemuDestination {
-    /// The descriptor of our monitor in the new process: beyond what shells and QEMU's own options usually name.
-    private static let monitorDescriptor: Int32 = 97
-
-    public let process: pid_t
+    public var process: pid_t { child.process }
     /// Readable once the process has ended.
-    public let processDescriptor: Int32
-    private let monitor: Int32
+    public var processDescriptor: Int32 { child.descriptor }
+
+    private let child: QemuProcess
+    private var monitor: OwnedDescriptor?
     private var client: QMPClient?
-    private var exitCode: Int32?
+    private var isLoaded = false
 
     /// Starts QEMU with the preload library and an incoming migration that waits.
     ///
+    /// It gets our standard streams and environment, and lives on when we end.
+    ///
     /// - Parameters:
     ///   - command: the user's command line.
-    ///   - preloadLibrary: the path of libpageferry-preload.so.
+    ///   - preloadLibrary: the path of libpageferry-preload.so; nil without it, for memory that is there already.
     ///   - handoffPath: the socket on which its memory is awaited.
+    ///   - ownSession: apart from our terminal's signals, which are ours to handle.
+    ///   - keepsErrorOutput: also keep what it writes to its standard error, for errors. It passes through this process
+    ///     then: not for a QEMU that is to outlive it.
     public init(
-        _ command: QemuCommandLine, preloadLibrary: String, handoffPath: String
+        _ command: QemuCommandLine, preloadLibrary: String?, handoffPath: String, ownSession: Bool = true,
+        keepsErrorOutput: Bool = true
     ) throws(QemuError) {
-        let (ours, theirs) = try QemuSockets.pair()
         var environment = Environment.current
-        environment["LD_PRELOAD"] = [preloadLibrary, environment["LD_PRELOAD"]].compactMap { $0 }.joined(separator: ":")
-        environment["PAGEFERRY_HANDOFF"] = handoffPath
-        environment["PAGEFERRY_RAM"] = command.memoryPatterns.joined(separator: ":")
-        do throws(QemuError) {
-            process = try Self.spawn(
-                command.incoming(monitor: Self.monitorDescriptor), environment, inheriting: theirs, as: Self.monitorDescriptor)
-            close(theirs)
-        } catch {
-            close(ours)
-            close(theirs)
-            throw error
+        if let preloadLibrary {
+            // Both are separators to the dynamic linker, which would go on without the library, on memory of zeros.
+            guard !preloadLibrary.contains(where: { $0 == ":" || $0 == " " }), unsafe access(preloadLibrary, R_OK) == 0 else {
+                throw .unusablePreload(path: preloadLibrary)
+            }
+            environment["LD_PRELOAD"] = [preloadLibrary, environment["LD_PRELOAD"]].compactMap { $0 }.joined(separator: ":")
+            environment["PAGEFERRY_HANDOFF"] = handoffPath
+            environment["PAGEFERRY_RAM"] = command.memoryPatterns.joined(separator: ":")
+            environment["PAGEFERRY_RAM_COUNT"] = "\(command.memoryPatterns.count)"
         }
-        monitor = ours
-        processDescriptor = pageferry_pidfd_open(process)
-    }
-
-    deinit {
-        if processDescriptor >= 0 { close(processDescriptor) }
-        if client == nil { close(monitor) }
+        let pair = try SocketPair()
+        child = try QemuProcess(
+            command.incoming(monitor: pair.theirs.rawValue), environment: environment, inheriting: pair.theirs.rawValue,
+            ownSession: ownSession, keepsErrorOutput: keepsErrorOutput)
+        monitor = OwnedDescriptor(adopting: pair.releaseOurs())
     }
 
     // MARK: The migration
 
     /// Connects to the new QEMU. When this returns its memory has been handed over.
     public func connect(timeoutNanoseconds: UInt64) throws(QemuError) {
+        guard let monitor = monitor.take() else { throw .connectionLost }
         do throws(QemuError) {
-            client = try QMPClient(adopting: monitor, name: "the new QEMU", timeoutNanoseconds: timeoutNanoseconds)
+            client = try QMPClient(
+                adopting: monitor.release(), name: "the new QEMU", timeoutNanoseconds: timeoutNanoseconds)
         } catch {
             throw ifEnded(error)
         }
@@ -66,30 +74,28 @@ public final class QemuDestination {
         let states = ["x-ignore-shared", "events", "return-path"].map { name in
             JSONValue.object(["capability": .string(name), "state": true])
         }
-        let (ours, theirs) = try QemuSockets.pair()
+        let pair = try SocketPair()
         do throws(QemuError) {
             try client.execute("migrate-set-capabilities", ["capabilities": .array(states)])
-            try client.execute("getfd", ["fdname": "pageferry-migration"], descriptor: theirs)
-            close(theirs)
+            try client.execute("getfd", ["fdname": "pageferry-migration"], descriptor: pair.theirs.rawValue)
             try client.execute("migrate-incoming", ["uri": "fd:pageferry-migration"])
         } catch {
-            close(ours)
             throw ifEnded(error)
         }
-        return ours
+        return pair.releaseOurs()
     }
 
     /// Waits until the machine state is loaded; the guest is paused then. Its main thread may wait for pages meanwhile.
     public func waitForLoaded(deadlineNanoseconds: UInt64) throws(QemuError) {
         let client = try connected()
         do throws(QemuError) {
-            while true {
+            while !isLoaded {
                 guard let event = try client.nextEvent(named: ["MIGRATION"], deadlineNanoseconds: deadlineNanoseconds) else {
                     throw QemuError.timedOut(waitingFor: "the machine state to be loaded")
                 }
                 switch event.data["status"]?.string ?? "unknown" {
-                case "completed": return
-                case "failed": throw QemuError.migrationFailed("the destination's QEMU could not load the machine state; see its own messages")
+                case "completed": isLoaded = true
+                case "failed": throw failure()
                 default: continue
                 }
             }
@@ -98,14 +104,23 @@ public final class QemuDestination {
         }
     }
 
-    /// Lets the guest run here.
+    /// QEMU ends by itself, a moment later, when it cannot load; should one stay, it may say why.
+    private func failure() -> QemuError {
+        _ = child.waitForEnd(timeoutMilliseconds: 2_000)
+        if let error = child.endError { return error }
+        let text = try? client?.execute("query-migrate", timeoutNanoseconds: 1_000_000_000)["error-desc"]?.string
+        return .migrationFailed(text ?? "the destination's QEMU could not load the machine state; see its own messages")
+    }
+
+    /// Lets the guest run here. Only after `waitForLoaded`.
     ///
     /// - Returns: when it did, on the monotonic clock.
     public func resume(timeoutNanoseconds: UInt64 = 30_000_000_000) throws(QemuError) -> UInt64 {
         let client = try connected()
+        guard isLoaded else { throw .notLoaded }
+        let deadline = MonotonicClock.nowNanoseconds() &+ timeoutNanoseconds
         do throws(QemuError) {
             try client.execute("cont", timeoutNanoseconds: timeoutNanoseconds)
-            let deadline = MonotonicClock.nowNanoseconds() + timeoutNanoseconds
             guard let event = try client.nextEvent(named: ["RESUME"], deadlineNanoseconds: deadline) else {
                 throw .timedOut(waitingFor: "the guest to resume")
             }
@@ -113,6 +128,14 @@ public final class QemuDestination {
         } catch {
             throw ifEnded(error)
         }
+    }
+
+    /// What QEMU says of its guest and of the incoming migration.
+    public func status(timeoutNanoseconds: UInt64 = 10_000_000_000) throws(QemuError) -> QemuStatus {
+        let client = try connected()
+        return QemuStatus(
+            guest: try client.execute("query-status", timeoutNanoseconds: timeoutNanoseconds)["status"]?.string ?? "unknown",
+            migration: try client.execute("query-migrate", timeoutNanoseconds: timeoutNanoseconds)["status"]?.string ?? "none")
     }
 
     private func connected() throws(QemuError) -> QMPClient {
@@ -124,57 +147,24 @@ public final class QemuDestination {
 
     /// Waits for its end.
     ///
-    /// - Returns: its exit code, or 128 and its signal; nil when it still runs at the deadline.
-    public func waitForEnd(timeoutMilliseconds: Int32) -> Int32? {
-        if let exitCode { return exitCode }
-        if processDescriptor >= 0 {
-            var entry = pollfd(fd: processDescriptor, events: Int16(POLLIN), revents: 0)
-            // SAFETY: one local entry, for the duration of the call.
-            guard unsafe poll(&entry, 1, timeoutMilliseconds) > 0 else { return nil }
-        }
-        var status: Int32 = 0
-        // SAFETY: one local integer, filled during the call.
-        guard unsafe waitpid(process, &status, processDescriptor >= 0 ? 0 : WNOHANG) == process else { return nil }
-        exitCode = pageferry_exit_code(status)
-        return exitCode
-    }
+    /// - Returns: its exit code, or 128 and its signal; nil when it still runs at the end of the time.
+    public func waitForEnd(timeoutMilliseconds: Int32) -> Int32? { child.waitForEnd(timeoutMilliseconds: timeoutMilliseconds) }
+
+    /// Why it ended, with the last lines of its standard error; nil while it runs.
+    public var endError: QemuError? { child.endError }
 
     /// Ends it, whatever it waits for. Only before the switch is committed.
     public func kill() {
-        if exitCode == nil { Glibc.kill(process, SIGKILL) }
-        _ = waitForEnd(timeoutMilliseconds: 10_000)
+        child.signal(SIGKILL)
+        _ = child.waitForEnd(timeoutMilliseconds: 10_000)
     }
+
+    /// Asks it to end as its own terminal's Ctrl-C would; `waitForEnd` sees it.
+    public func terminate() { child.signal(SIGTERM) }
 
     /// A lost connection is better explained by the process's end.
     private func ifEnded(_ error: QemuError) -> QemuError {
-        guard case .connectionLost = error, let code = waitForEnd(timeoutMilliseconds: 1_000) else { return error }
-        return .ended(status: code)
-    }
-
-    private static func spawn(
-        _ arguments: [String], _ environment: [String: String], inheriting descriptor: Int32, as number: Int32
-    ) throws(QemuError) -> pid_t {
-        var child: pid_t = 0
-        var attributes = posix_spawnattr_t()
-        var actions = unsafe posix_spawn_file_actions_t()
-        var signals = sigset_t()
-        // SAFETY: every structure is local and initialized before it is read; strings are freed after the call.
-        unsafe posix_spawnattr_init(&attributes)
-        unsafe posix_spawn_file_actions_init(&actions)
-        // dup2 in the child clears close-on-exec: the one descriptor that is to be inherited.
-        unsafe posix_spawn_file_actions_adddup2(&actions, descriptor, number)
-        unsafe sigemptyset(&signals)
-        unsafe posix_spawnattr_setsigmask(&attributes, &signals)
-        unsafe sigaddset(&signals, SIGPIPE)
-        unsafe posix_spawnattr_setsigdefault(&attributes, &signals)
-        unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
-        var argumentVector = unsafe arguments.map { unsafe strdup($0) } + [nil]
-        var environmentVector = unsafe environment.map { unsafe strdup("\($0.key)=\($0.value)") } + [nil]
-        let status = unsafe posix_spawnp(&child, arguments[0], &actions, &attributes, &argumentVector, &environmentVector)
-        for unsafe string in unsafe argumentVector + environmentVector { unsafe free(string) }
-        unsafe posix_spawn_file_actions_destroy(&actions)
-        unsafe posix_spawnattr_destroy(&attributes)
-        guard status == 0 else { throw .cannotStart(program: arguments[0], code: status) }
-        return child
+        guard case .connectionLost = error, child.waitForEnd(timeoutMilliseconds: 1_000) != nil else { return error }
+        return child.endError ?? error
     }
 }

@@ -3,171 +3,148 @@ import Glibc
 import PageCore
 
 /// A running QEMU whose guest is to leave: finds its memory, starts its migration, and brings the guest back when nothing
-/// comes of it. For one thread.
+/// comes of it. For one thread at a time.
+///
+/// What QEMU 7.2 does by itself (each is a test in Tests/HandoffTests/QemuFailureTests.swift):
+/// - A stream that breaks before the guest has stopped: `failed`, the guest never stopped.
+/// - A stream that breaks after it, or a destination that ends before it has loaded: `failed`, and QEMU resumes the guest
+///   (STOP, MIGRATION failed, RESUME).
+/// - `migrate_cancel` before the end: `cancelled`, and QEMU resumes the guest.
+/// - Completed: the guest stays stopped in `postmigrate`, whatever becomes of the destination; `cont` makes it run again.
+///
+/// - While it writes device state its monitor is silent, for good when nobody reads the stream: whoever gives up closes
+///   the stream's socket before anything else.
+///
+/// So before the commit only a completed migration needs `recoverGuest`, but it is right in every state.
 public final class QemuSource {
-    /// What is set for the migration, and put back when the guest stays.
-    private static let capabilities = ["x-ignore-shared", "events", "return-path"]
-
-    private let client: QMPClient
-    private var previousCapabilities: [String: Bool] = [:]
+    let client: QMPClient
+    /// What `prepare` changed, and what it was before.
+    var previousCapabilities: [String: Bool] = [:]
+    var previousParameters: [String: JSONValue] = [:]
 
     public init(connectingTo path: String) throws(QemuError) {
         client = try QMPClient(connectingTo: path)
     }
 
+    init(client: QMPClient) { self.client = client }
+
     /// The process that runs the guest.
     public var process: pid_t? { client.peerProcess }
 
-    // MARK: Before the migration
+    /// Readable when QEMU has something to say or has ended; for poll(2) alone.
+    public var descriptor: Int32 { client.descriptor }
 
-    /// Checks that this QEMU can be served, and opens its memory.
+    // MARK: State
+
+    public func version() throws(QemuError) -> QemuVersion {
+        let answer = try client.execute("query-version")["qemu"]
+        guard let major = answer?["major"]?.integer, let minor = answer?["minor"]?.integer else {
+            throw .malformedMessage("a version without numbers")
+        }
+        return QemuVersion(major: major, minor: minor, micro: answer?["micro"]?.integer ?? 0)
+    }
+
+    public func status(timeoutNanoseconds: UInt64 = 10_000_000_000) throws(QemuError) -> QemuStatus {
+        QemuStatus(
+            guest: try client.execute("query-status", timeoutNanoseconds: timeoutNanoseconds)["status"]?.string ?? "unknown",
+            migration: try client.execute("query-migrate", timeoutNanoseconds: timeoutNanoseconds)["status"]?.string ?? "none")
+    }
+
+    /// Checks that this QEMU can be served, and opens its memory: the backends in the order of their ids.
     public func inspect() throws(QemuError) -> [QemuMemoryBackend] {
-        let status = try client.execute("query-status")["status"]?.string ?? "unknown"
-        guard status == "running" else { throw .notRunning(status: status) }
-        let migration = try client.execute("query-migrate")["status"]?.string ?? "none"
-        guard ["none", "completed", "failed", "cancelled"].contains(migration) else { throw .migrationActive(status: migration) }
+        try requireRunning()
         _ = try readCapabilities()
         return try openMemory()
     }
 
-    /// Sets what the migration needs, and remembers what was set before.
-    public func prepare() throws(QemuError) {
-        previousCapabilities = try readCapabilities()
-        try setCapabilities(Dictionary(uniqueKeysWithValues: Self.capabilities.map { ($0, true) }))
-        // Nothing but device state is sent, and it must not be throttled while the guest is stopped.
-        try client.execute("migrate-set-parameters", ["max-bandwidth": .integer(1 << 40), "downtime-limit": 2_000])
-    }
-
-    private func readCapabilities() throws(QemuError) -> [String: Bool] {
-        let answer = try client.execute("query-migrate-capabilities").array ?? []
-        var found: [String: Bool] = [:]
-        for entry in answer {
-            if let name = entry["capability"]?.string, let state = entry["state"]?.boolean { found[name] = state }
+    func requireRunning() throws(QemuError) {
+        let status = try status()
+        guard status.guest == "running" else { throw .notRunning(status: status.guest) }
+        guard ["none", "completed", "failed", "cancelled"].contains(status.migration) else {
+            throw .migrationActive(status: status.migration)
         }
-        for name in Self.capabilities where found[name] == nil { throw .missingCapability(name) }
-        return found.filter { Self.capabilities.contains($0.key) }
-    }
-
-    private func setCapabilities(_ states: [String: Bool]) throws(QemuError) {
-        let list = states.map { JSONValue.object(["capability": .string($0.key), "state": .boolean($0.value)]) }
-        try client.execute("migrate-set-capabilities", ["capabilities": .array(list)])
-    }
-
-    private func openMemory() throws(QemuError) -> [QemuMemoryBackend] {
-        guard let process else { throw .systemCall("reading the peer of the QMP socket", code: errno) }
-        let names = try client.execute("query-memdev").array?.compactMap { $0["id"]?.string } ?? []
-        guard !names.isEmpty else { throw .noMemoryBackend }
-        var taken: Set<String> = []
-        var backends: [QemuMemoryBackend] = []
-        do throws(QemuError) {
-            for name in names.sorted() {
-                backends.append(try openBackend(name, process, &taken))
-            }
-        } catch {
-            for backend in backends { close(backend.descriptor) }
-            throw error
-        }
-        return backends
-    }
-
-    private func openBackend(_ name: String, _ process: pid_t, _ taken: inout Set<String>) throws(QemuError) -> QemuMemoryBackend {
-        // QEMU's own name for RAM without a backend of the user's is "pc.ram" and the like, and it is not below /objects.
-        let type: String
-        do throws(QemuError) {
-            type = try property(name, "type").string ?? "unknown"
-        } catch .refused {
-            throw .noMemoryBackend
-        }
-        guard type == "memory-backend-file" || type == "memory-backend-memfd" else {
-            if try property(name, "share").boolean != true, name.hasSuffix(".ram") { throw .noMemoryBackend }
-            throw .unsupportedBackend(backend: name, type: type)
-        }
-        guard try property(name, "share").boolean == true else { throw .notShared(backend: name) }
-        guard let lengthBytes = try property(name, "size").integer else { throw .malformedMessage }
-        let path = type == "memory-backend-file" ? try property(name, "mem-path").string : nil
-        return try QemuMemory.open(backend: name, lengthBytes: lengthBytes, path: path, process: process, taken: &taken)
-    }
-
-    private func property(_ backend: String, _ name: String) throws(QemuError) -> JSONValue {
-        try client.execute("qom-get", ["path": .string("/objects/\(backend)"), "property": .string(name)])
     }
 
     // MARK: The migration
 
-    /// Starts the migration.
+    /// Starts the migration. `prepare` comes before it.
     ///
-    /// - Returns: a socket that brings the machine state and takes the return path; the caller closes it.
+    /// QEMU's answer is not waited for: it may already be writing, and then answers once somebody reads. Should it refuse,
+    /// `waitForStop` throws that.
+    ///
+    /// - Returns: a socket that brings the machine state and takes the return path; the caller reads it at once, and closes it.
     public func beginMigration() throws(QemuError) -> Int32 {
-        let (ours, theirs) = try QemuSockets.pair()
+        let pair = try SocketPair()
+        try client.execute("getfd", ["fdname": "pageferry-migration"], descriptor: pair.theirs.rawValue)
         do throws(QemuError) {
-            try client.execute("getfd", ["fdname": "pageferry-migration"], descriptor: theirs)
-            close(theirs)
-            try client.execute("migrate", ["uri": "fd:pageferry-migration"])
+            try requireRunning()
+            // A STOP or a failure from before must not be taken for this migration's.
+            client.discardEvents()
+            try client.start("migrate", ["uri": "fd:pageferry-migration"])
         } catch {
-            close(ours)
+            _ = try? client.execute("closefd", ["fdname": "pageferry-migration"])
             throw error
         }
-        return ours
+        return pair.releaseOurs()
     }
 
-    /// Waits until the guest has stopped: from then on its memory is final.
+    /// Waits until the guest has stopped, and says so at once: every millisecond from here on is the guest's gap.
+    ///
+    /// It was the migration that stopped it, or somebody else meanwhile, who might let it run again. What the destination
+    /// was given until then is worth nothing in that case, and `waitForCompletion` refuses it.
     ///
     /// - Returns: when, on the monotonic clock.
     public func waitForStop(deadlineNanoseconds: UInt64) throws(QemuError) -> UInt64 {
-        let event = try client.nextEvent(named: ["STOP", "MIGRATION"], deadlineNanoseconds: deadlineNanoseconds)
-        guard let event else { throw .timedOut(waitingFor: "the guest to stop") }
-        if event.name == "STOP" { return event.arrivedNanoseconds }
-        let status = event.data["status"]?.string ?? "unknown"
-        if status == "failed" || status == "cancelled" { throw .migrationFailed(try failureText(status)) }
-        return try waitForStop(deadlineNanoseconds: deadlineNanoseconds)
+        while true {
+            let event = try client.nextEvent(named: ["STOP", "MIGRATION"], deadlineNanoseconds: deadlineNanoseconds)
+            guard let event else { throw .timedOut(waitingFor: "the guest to stop") }
+            if event.name == "STOP" { return event.arrivedNanoseconds }
+            try throwIfFailed(event)
+        }
     }
 
     /// Waits until the destination's QEMU has loaded the machine state and said so on the return path.
+    ///
+    /// When this returns the guest has not run since `waitForStop`, is stopped here for good, and may be committed to the
+    /// destination.
     public func waitForCompletion(deadlineNanoseconds: UInt64) throws(QemuError) {
-        while true {
-            guard let event = try client.nextEvent(named: ["MIGRATION"], deadlineNanoseconds: deadlineNanoseconds) else {
-                throw .timedOut(waitingFor: "the destination to load the machine state")
-            }
-            switch event.data["status"]?.string ?? "unknown" {
-            case "completed": return
-            case let status where status == "failed" || status == "cancelled":
-                throw .migrationFailed(try failureText(status))
-            default: continue
-            }
+        var isCompleted = false
+        while !isCompleted {
+            let event = try client.nextEvent(named: ["MIGRATION", "RESUME"], deadlineNanoseconds: deadlineNanoseconds)
+            guard let event else { throw .timedOut(waitingFor: "the destination to load the machine state") }
+            if event.name == "RESUME" { throw .notStopped(status: "running") }
+            try throwIfFailed(event)
+            isCompleted = event.data["status"]?.string == "completed"
         }
+        // QEMU completes first and then changes its state.
+        while MonotonicClock.nowNanoseconds() < deadlineNanoseconds {
+            let guest = try status().guest
+            if guest == "postmigrate" { return }
+            guard guest == "finish-migrate" || guest == "paused" else { throw .notStopped(status: guest) }
+            usleep(500)
+        }
+        throw .timedOut(waitingFor: "the migration to end")
     }
 
-    private func failureText(_ status: String) throws(QemuError) -> String {
-        try client.execute("query-migrate")["error-desc"]?.string ?? "its status is '\(status)'"
+    private func throwIfFailed(_ event: QMPEvent) throws(QemuError) {
+        let status = event.data["status"]?.string ?? "unknown"
+        guard status == "failed" || status == "cancelled" else { return }
+        throw .migrationFailed(
+            try client.execute("query-migrate")["error-desc"]?.string
+                ?? (status == "failed" ? "the stream to the destination broke" : "it was cancelled"))
     }
 
-    /// Makes the guest run here again, whatever state the migration left it in. Only before the switch is committed.
-    public func recoverGuest(timeoutNanoseconds: UInt64 = 20_000_000_000) throws(QemuError) {
-        let deadline = MonotonicClock.nowNanoseconds() + timeoutNanoseconds
-        var status = "unknown"
-        while MonotonicClock.nowNanoseconds() < deadline {
-            let migration = try client.execute("query-migrate")["status"]?.string ?? "none"
-            status = try client.execute("query-status")["status"]?.string ?? "unknown"
-            switch migration {
-            case "none", "failed", "cancelled", "completed":
-                if status == "running" {
-                    if !previousCapabilities.isEmpty { try setCapabilities(previousCapabilities) }
-                    return
-                }
-                // Refused while QEMU is still on its way out of the migration: asked again.
-                _ = try? client.execute("cont")
-            default:
-                _ = try? client.execute("migrate_cancel")
-            }
-            // Either event says that something has changed; the short wait bounds the asking.
-            _ = try client.nextEvent(
-                named: ["RESUME", "MIGRATION"], deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 20_000_000)
-        }
-        throw .guestNotRecovered(status: status)
+    /// Asks QEMU to give the migration up, whose stream is closed or still read; `waitForStop`, `waitForCompletion` or `recoverGuest` see the end of it.
+    public func cancel() throws(QemuError) {
+        try client.execute("migrate_cancel")
     }
 
     /// Ends this QEMU. Only when every page is at the destination.
     public func quit() throws(QemuError) {
-        try client.execute("quit")
+        do throws(QemuError) {
+            try client.execute("quit")
+        } catch .connectionLost {
+            // It ended before its answer was out.
+        }
     }
 }
