@@ -78,7 +78,7 @@ import Testing
         try expectRefusal(["source", "--qmp", path, "--listen", "127.0.0.1:0"], code: 66, says: [path, "-qmp unix:"], in: scratch)
     }
 
-    @Test(arguments: ["HTTP/1.1 400 Bad Request\r\n\r\n", "{\"hello\": 1}\r\n", "\u{0}\u{1}\n"])
+    @Test(arguments: ["HTTP/1.1 400 Bad Request\r\n\r\n", "{\"hello\": 1}\r\n", "220 ready\n"])
     func qmpPathIsAnotherProgram(_ greeting: String) throws {
         let peer = try ScriptedPeer(in: scratch, name: "qmp") { $0.write(greeting) }
         try expectRefusal(

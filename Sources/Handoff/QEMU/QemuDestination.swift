@@ -141,7 +141,9 @@ public final class QemuDestination {
 
     /// Ends it, whatever it waits for. Only before the switch is committed.
     public func kill() {
-        if exitCode == nil { Glibc.kill(process, SIGKILL) }
+        // Asked first, QEMU removes the sockets and files its user had it make.
+        if exitCode == nil { Glibc.kill(process, SIGTERM) }
+        if waitForEnd(timeoutMilliseconds: 1_000) == nil { Glibc.kill(process, SIGKILL) }
         _ = waitForEnd(timeoutMilliseconds: 10_000)
     }
 
