@@ -20,6 +20,10 @@ struct DemoCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The library that times QEMU's faults; found beside this program by default.", valueName: "path"))
     var probe: String?
 
+    @Option(name: .customLong("destination-option"), parsing: .unconditionalSingleValue,
+        help: ArgumentHelp("Pass this to `pageferry destination`; may be repeated.", valueName: "option"))
+    var destinationOptions: [String] = []
+
     func run() throws {
         try reportingFailure { () throws(CommandFailure) in
             do throws(DemonstrationError) {
@@ -32,7 +36,9 @@ struct DemoCommand: ParsableCommand {
 
     private func demonstrate() throws(DemonstrationError) {
         let image = try GuestImage(directory: guest)
-        let ours = try FerryMigration(image: image, executablePath: Executable.path) { Console.info("PageFerry: \($0)") }.run()
+        var migration = FerryMigration(image: image, executablePath: Executable.path) { Console.info("PageFerry: \($0)") }
+        migration.destinationOptions = destinationOptions
+        let ours = try migration.run()
         var native: MigrationReport?
         if !withoutNative {
             guard let probe = probe ?? Executable.companion("libpageferry-fault-probe.so") else {

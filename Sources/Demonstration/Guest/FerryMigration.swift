@@ -18,6 +18,7 @@ public struct FerryMigration {
         var zeroPages: Int
         var contentBytes: Int
         var guestStoppedNanoseconds: UInt64?
+        var resumedNanoseconds: UInt64?
         var lastPageNanoseconds: UInt64?
     }
 
@@ -111,7 +112,9 @@ public struct FerryMigration {
         let stopped = report.guestStoppedNanoseconds ?? 0
         let last = report.lastPageNanoseconds ?? 0
         return MigrationReport(
-            system: "PageFerry", guest: account, lastPageMilliseconds: Double(last) / 1e6 - Double(stopped) / 1e6,
+            system: "PageFerry", guest: account,
+            stopToResumeMilliseconds: report.resumedNanoseconds.map { Double($0) / 1e6 - Double(stopped) / 1e6 },
+            lastPageMilliseconds: Double(last) / 1e6 - Double(stopped) / 1e6,
             faults: report.faults, faultP50Microseconds: report.faultP50Microseconds,
             faultP99Microseconds: report.faultP99Microseconds, faultMaxMicroseconds: report.faultMaxMicroseconds,
             bytes: report.contentBytes, demandPages: report.demandPages, windowPages: report.windowPages,

@@ -2,6 +2,9 @@
 public struct MigrationReport: Sendable, Codable {
     public var system: String
     public var guest: GuestAccount
+    /// From the guest's stop on the source to its resuming at the destination, as QEMU's own events tell it. The guest does
+    /// not run yet then as far as it can see: its first pages are still to come.
+    public var stopToResumeMilliseconds: Double?
     /// From the guest's stop on the source to the last page at the destination.
     public var lastPageMilliseconds: Double
     public var faults: Int
@@ -38,6 +41,7 @@ public struct ComparisonReport: Sendable, Codable {
         var rows: [[String]] = [[""] + columns.map(\.system)]
         func add(_ title: String, _ value: (MigrationReport) -> String) { rows.append([title] + columns.map(value)) }
         add("guest-visible gap, ms") { Self.format($0.guest.gapMilliseconds) }
+        add("stop to resume, ms") { $0.stopToResumeMilliseconds.map { Self.format($0) } ?? "-" }
         add("last page after stop, ms") { Self.format($0.lastPageMilliseconds) }
         add("faults") { "\($0.faults)" }
         add("fault p50, us") { Self.format($0.faultP50Microseconds) }

@@ -57,6 +57,7 @@ public struct NativeMigration {
 
     private struct Outcome {
         var stopNanoseconds: UInt64
+        var resumeNanoseconds: UInt64?
         var lastPageNanoseconds: UInt64
         var normalPages: Int?
         var zeroPages: Int?
@@ -79,16 +80,21 @@ public struct NativeMigration {
         guard let stop = try source.nextEvent(named: ["STOP"], deadlineNanoseconds: deadline) else {
             throw .timedOut(waitingFor: "the guest to stop")
         }
+        var resumed: UInt64?
         while true {
-            guard let event = try destination.nextEvent(named: ["MIGRATION"], deadlineNanoseconds: deadline) else {
+            guard let event = try destination.nextEvent(named: ["MIGRATION", "RESUME"], deadlineNanoseconds: deadline) else {
                 throw .timedOut(waitingFor: "the last page")
+            }
+            if event.name == "RESUME" {
+                resumed = event.arrivedNanoseconds
+                continue
             }
             let status = event.data["status"]?.string
             if status == "failed" { throw .migrationFailed("at the destination") }
             guard status == "completed" else { continue }
             let ram = try source.execute("query-migrate")["ram"]
             return Outcome(
-                stopNanoseconds: stop.arrivedNanoseconds, lastPageNanoseconds: event.arrivedNanoseconds,
+                stopNanoseconds: stop.arrivedNanoseconds, resumeNanoseconds: resumed, lastPageNanoseconds: event.arrivedNanoseconds,
                 normalPages: ram?["normal"]?.integer, zeroPages: ram?["duplicate"]?.integer)
         }
     }
@@ -140,6 +146,9 @@ public struct NativeMigration {
         }
         return MigrationReport(
             system: usesPreempt ? "QEMU post-copy + preempt" : "QEMU post-copy", guest: account,
+            stopToResumeMilliseconds: outcome.resumeNanoseconds.map {
+                Double($0) / 1e6 - Double(outcome.stopNanoseconds) / 1e6
+            },
             lastPageMilliseconds: Double(outcome.lastPageNanoseconds) / 1e6 - Double(outcome.stopNanoseconds) / 1e6,
             faults: sorted.count, faultP50Microseconds: percentile(0.5), faultP99Microseconds: percentile(0.99),
             faultMaxMicroseconds: Double(sorted.last ?? 0) / 1_000, bytes: outcome.normalPages.map { $0 * 4096 },
