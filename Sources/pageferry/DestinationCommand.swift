@@ -30,7 +30,7 @@ struct DestinationCommand: ParsableCommand {
     var window = SizeArgument(bytes: 64 << 10)
 
     @Option(help: ArgumentHelp("Bytes of pushed pages that may be on the way at once.", valueName: "size"))
-    var credit = SizeArgument(bytes: 2 << 20)
+    var credit = SizeArgument(bytes: 512 << 10)
 
     @Flag(inversion: .prefixedNo, help: "Allocate the guest's memory before the switch, so that no page waits for it.")
     var prefault = true

@@ -10,7 +10,7 @@ public final class DestinationSession: Sendable {
     public struct Configuration: Sendable {
         public var window = WindowPolicy()
         /// Bytes of pushed pages that may be on the way at once.
-        public var creditBytes = 2 << 20
+        public var creditBytes = 512 << 10
         /// How long to spin for the next event before sleeping, after something happened.
         public var spinNanoseconds: UInt64 = 50_000
         /// The most bytes taken from a connection at once: a fault waits for at most one such piece.

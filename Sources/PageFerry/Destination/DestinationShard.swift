@@ -8,6 +8,8 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// While threads wait, and for this long after, pushed pages are received in small pieces.
     private static var thinNanoseconds: UInt64 { 1_000_000 }
     private static var thinBytes: Int { 16 << 10 }
+    /// How many times longer than otherwise to spin while an answer is awaited.
+    private static var answerSpins: UInt64 { 8 }
     private static var statisticsIntervalNanoseconds: UInt64 { 50_000_000 }
     /// How long a source may take to hang up after it was told that every page is in.
     private static var farewellNanoseconds: UInt64 { 5_000_000_000 }
@@ -52,7 +54,9 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// Work that the kernel refused has no event of its own, so its wake-up is a short time-out.
     private func waitPolicy() -> WaitPolicy {
         if core.memory.hasParked { return WaitPolicy(timeoutNanoseconds: 50_000) }
-        return WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 100_000_000)
+        // An answer on its way is worth more patience than an idle guest: a sleep would cost as much as the answer itself.
+        let patience = core.engine.waitingPages > 0 ? Self.answerSpins : 1
+        return WaitPolicy(spinNanoseconds: spinNanoseconds * patience, timeoutNanoseconds: 100_000_000)
     }
 
     private mutating func sendWhatIsDue() {

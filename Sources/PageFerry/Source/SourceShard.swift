@@ -9,13 +9,15 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// Bytes of windows that may wait on the urgent lane in front of the next demand.
     private static var mostWindowBytesPending: Int { 96 << 10 }
     /// Bytes of push that may wait in a bulk lane for its connection.
-    private static var mostBulkBytesPending: Int { 512 << 10 }
+    private static var mostBulkBytesPending: Int { 64 << 10 }
     /// The push pauses for this long after a request: the thread that asked will ask again, and its answer must find the
     /// path free. Windows bring its pages meanwhile.
     private static var holdNanoseconds: UInt64 { 150_000 }
     /// For this long it goes on in small pieces.
     private static var thinNanoseconds: UInt64 { 2_000_000 }
     private static var thinBytes: Int { 32 << 10 }
+    /// How long the push waits for a machine state to be loaded.
+    private static var loadingNanoseconds: UInt64 { 300_000_000 }
     private static var statisticsIntervalNanoseconds: UInt64 { 50_000_000 }
 
     private var core: SourceCore
@@ -46,9 +48,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         transport.watch(descriptor: core.mailbox.descriptor, token: SourceCore.mailboxToken)
         core.readable(SourceCore.mailboxToken)
         while core.ending == nil {
-            let isBusy = sendWhatIsDue()
-            let wait =
-                isBusy ? WaitPolicy.immediate : WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 100_000_000)
+            let wait = sendWhatIsDue()
             transport.poll(&core, wait: wait)
             publishStatistics(force: false)
         }
@@ -58,14 +58,14 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
 
     /// Fills the lanes: demands first, then control, then windows, then the push.
     ///
-    /// - Returns: whether something is left that could go at once.
-    private mutating func sendWhatIsDue() -> Bool {
+    /// - Returns: how long to wait for the next event: not at all when more could go at once.
+    private mutating func sendWhatIsDue() -> WaitPolicy {
         sendUrgent(includingWindows: false)
         sendControl()
         sendUrgent(includingWindows: true)
-        let pushed = push()
+        let wait = push()
         announceEnd()
-        return pushed
+        return wait
     }
 
     private mutating func sendUrgent(includingWindows: Bool) {
@@ -88,14 +88,28 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         }
     }
 
+    /// Whether the destination's VMM is, as far as is known, still loading its machine state. Its main thread then faults page
+    /// after page while nothing else runs: until the guest does, pushed content would only be in its way. Zero ranges
+    /// are not: they spare faults.
+    private var isLoading: Bool {
+        guard core.relay != nil, core.resumedNanoseconds == nil, let stopped = core.guestStoppedNanoseconds else { return false }
+        return MonotonicClock.nowNanoseconds() - stopped < Self.loadingNanoseconds
+    }
+
     /// One extent a bulk lane and turn, so that a demand which comes meanwhile waits for little.
     ///
-    /// - Returns: whether something is left that could go at once, or soon.
-    private mutating func push() -> Bool {
-        guard core.engine.unsentPages > 0 else { return false }
+    /// - Returns: how long to wait for the next event.
+    private mutating func push() -> WaitPolicy {
+        let idle = WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 100_000_000)
+        guard core.engine.unsentPages > 0 else { return idle }
         let quiet = MonotonicClock.nowNanoseconds() - core.lastRequestNanoseconds
-        if quiet < Self.holdNanoseconds { return true }
-        let mostBytes = quiet < Self.thinNanoseconds ? Self.thinBytes : Int.max
+        if quiet < Self.holdNanoseconds {
+            // The next request is near: it is awaited spinning, where that is allowed at all.
+            let rest = Self.holdNanoseconds - quiet
+            return WaitPolicy(spinNanoseconds: spinNanoseconds > 0 ? rest : 0, timeoutNanoseconds: rest)
+        }
+        var mostBytes = quiet < Self.thinNanoseconds ? Self.thinBytes : Int.max
+        if isLoading { mostBytes = 0 }
         transport.limitBursts(toBytes: quiet < Self.thinNanoseconds ? Self.thinBytes : nil)
         var didPush = false
         let lanes = transport.laneCount == 1 ? 0..<1 : 1..<transport.laneCount
@@ -110,7 +124,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
                 if case .pages = command { break }
             }
         }
-        return didPush
+        return didPush ? .immediate : idle
     }
 
     private mutating func submit(_ command: SourceCommand, _ lane: LaneIndex) {
