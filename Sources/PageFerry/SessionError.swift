@@ -21,12 +21,18 @@ public enum SessionError: Error, Sendable, Hashable {
     case linkLost(String)
     /// A connection could not be made; the text is the transport's.
     case cannotConnect(String)
+    /// The source's name leads to no address; the text is the transport's.
+    case unknownHost(String)
     case violation(EngineViolation)
     case damagedFrame(FrameError)
     /// A frame that has no place here.
     case unexpectedFrame(FrameKind)
     /// Guest memory could not be mapped, read or filled.
     case memory(String)
+    /// A memory file is not there or may not be read.
+    case cannotOpenMemory(String)
+    /// A memory file is no whole number of pages.
+    case unevenMemory(path: String, lengthBytes: Int, pageBytes: Int)
     /// The process whose memory this is has ended.
     case processEnded
     /// The machine state is larger than any.
@@ -53,7 +59,7 @@ extension SessionError: CustomStringConvertible {
             "timed out: \(what)"
         case .linkLost(let text):
             "the link was lost: \(text)"
-        case .cannotConnect(let text):
+        case .cannotConnect(let text), .unknownHost(let text), .cannotOpenMemory(let text):
             text
         case .violation(let violation):
             violation.description
@@ -63,6 +69,8 @@ extension SessionError: CustomStringConvertible {
             "the peer sent a \(kind) frame where none belongs; it is damaged or hostile, and the session ends"
         case .memory(let text):
             text
+        case .unevenMemory(let path, let lengthBytes, let pageBytes):
+            "the memory file '\(path)' has \(lengthBytes) bytes, which is not one or more whole pages of \(pageBytes) bytes; give a memory file as it was saved, or pad it with zeros"
         case .processEnded:
             "the process whose memory was being filled has ended"
         case .machineStateTooLarge:
@@ -85,11 +93,11 @@ extension SessionError: CustomStringConvertible {
             case .wrongRole: .wrongRole
             case .unknownSession: .unknownSession
             case .violation, .damagedFrame, .unexpectedFrame, .notPageFerry, .machineStateTooLarge: .protocolViolation
-            case .memory: .memory
+            case .memory, .cannotOpenMemory, .unevenMemory: .memory
             case .processEnded: .virtualMachine
             case .cancelled: .cancelled
             case .peerFailed(let failure): failure.code
-            case .timedOut, .linkLost, .cannotConnect: .unspecified
+            case .timedOut, .linkLost, .cannotConnect, .unknownHost: .unspecified
             }
         return Failure(code, description)
     }

@@ -25,9 +25,9 @@ extension CommandFailure {
     init(_ error: StreamError) {
         let status: ExitStatus =
             switch error {
-            case .badAddress, .pathTooLong, .notASocket: .usage
+            case .badAddress, .pathTooLong: .usage
             case .cannotResolve: .noHost
-            case .addressInUse, .cannotListen: .cannotCreate
+            case .addressInUse, .cannotListen, .notASocket: .cannotCreate
             case .ring: .operatingSystem
             default: .unavailable
             }

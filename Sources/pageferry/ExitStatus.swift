@@ -38,6 +38,9 @@ struct CommandFailure: Error {
                 .protocolError
             case .regionMismatch: .configuration
             case .timedOut, .cancelled: .temporaryFailure
+            case .unknownHost: .noHost
+            case .cannotOpenMemory: .noInput
+            case .unevenMemory: .dataError
             case .memory: .operatingSystem
             case .processEnded: .software
             case .peerFailed(let failure):

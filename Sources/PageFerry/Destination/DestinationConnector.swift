@@ -75,6 +75,8 @@ public struct DestinationConnector: ~Copyable {
         do throws(StreamError) {
             return StreamSetupChannel(
                 try StreamConnection.connect(to: address, timeoutNanoseconds: configuration.connectTimeoutNanoseconds))
+        } catch .cannotResolve(let host, let reason) {
+            throw .unknownHost(StreamError.cannotResolve(host: host, reason: reason).description)
         } catch {
             throw .cannotConnect(error.description)
         }

@@ -156,7 +156,10 @@ struct DestinationCore: ~Copyable, TransportHandler {
     mutating func arrived(_ header: FrameHeader, lane: LaneIndex) {
         do throws(EngineViolation) {
             switch header.kind {
-            case .pages: engine.arrived(header, lane: Int(lane.rawValue), &memory)
+            case .pages:
+                // Without a payload nothing was placed: doing it now says what is wrong with the frame.
+                if header.payloadBytes == 0 { _ = try engine.place(header, lane: Int(lane.rawValue)) }
+                engine.arrived(header, lane: Int(lane.rawValue), &memory)
             case .zeroPages: try engine.zero(header.range, &memory)
             case .allSent: try engine.ended(lane: Int(lane.rawValue))
             default: control(header, lane)

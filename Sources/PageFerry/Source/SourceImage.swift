@@ -64,13 +64,20 @@ public final class SourceImage: Sendable {
 
     /// Maps a whole memory file as one region.
     public convenience init(path: String) throws(SessionError) {
-        let region: Region
+        let file: MemoryFile
         do throws(HostMemoryError) {
-            let file = try MemoryFile(path: path, access: .readOnly)
-            let lengthBytes = try file.lengthBytes()
-            guard lengthBytes > 0, lengthBytes & (file.pageSize.bytes - 1) == 0 else {
-                throw .outsideFile(offset: 0, lengthBytes: lengthBytes, fileBytes: lengthBytes)
-            }
+            file = try MemoryFile(path: path, access: .readOnly)
+        } catch {
+            throw .cannotOpenMemory("\(error.description); give the path of a readable memory file")
+        }
+        let region: Region
+        let lengthBytes: Int
+        do throws(HostMemoryError) { lengthBytes = try file.lengthBytes() } catch { throw .memory(error.description) }
+        let pageBytes = file.pageSize.bytes
+        guard lengthBytes > 0, lengthBytes & (pageBytes - 1) == 0 else {
+            throw .unevenMemory(path: path, lengthBytes: lengthBytes, pageBytes: pageBytes)
+        }
+        do throws(HostMemoryError) {
             region = try Region(file: file, fileOffset: 0, lengthBytes: lengthBytes)
         } catch {
             throw .memory(error.description)

@@ -1,0 +1,106 @@
+import Glibc
+import HostMemory
+import PageCore
+import PageEngine
+import StreamTransport
+import Synchronization
+import Testing
+
+@testable import PageFerry
+
+/// A source in this process: serves an image to every destination that comes.
+final class LocalSource: Sendable {
+    let address: StreamAddress
+    private let server: SourceServer
+    private let acceptor: DedicatedThread
+    private let ends: Mailbox<SessionEnd>
+
+    struct SessionEnd: Sendable { let reason: SessionError? }
+
+    /// - Parameter startsAtOnce: whether the memory is final from the start; otherwise `guestStopped` makes it so.
+    init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 5) throws {
+        address = .unix(path: socketPath(name))
+        var configuration = SourceServer.Configuration()
+        configuration.mostLanes = mostLanes
+        configuration.mostSessions = 8
+        let server = SourceServer(listener: try StreamListener(on: address), layout: image.layout, configuration: configuration)
+        let ends = Mailbox<SessionEnd>()
+        self.server = server
+        self.ends = ends
+        let box = SessionsBox()
+        self.box = box
+        acceptor = DedicatedThread(name: "test-source") {
+            while let opened = try? server.nextSession(refused: { _, error in ends.post(SessionEnd(reason: error)) }) {
+                let session = SourceSession(opened, memory: image, machineState: nil, configuration: .init()) { notice in
+                    if case .ended(let reason) = notice { ends.post(SessionEnd(reason: reason)) }
+                }
+                box.add(session)
+                if startsAtOnce { session.guestStopped() }
+            }
+        }
+    }
+
+    private let box: SessionsBox
+
+    private final class SessionsBox: Sendable {
+        private let sessions = Mutex<[SourceSession]>([])
+        func add(_ session: SourceSession) { sessions.withLock { $0.append(session) } }
+        var all: [SourceSession] { sessions.withLock { $0 } }
+    }
+
+    /// The memory is final: to every session there is. Waits for one at least.
+    func guestStopped() {
+        _ = poll(until: { !box.all.isEmpty })
+        for session in box.all { session.guestStopped() }
+    }
+
+    func endAll(_ reason: SessionError) {
+        _ = poll(until: { !box.all.isEmpty })
+        for session in box.all { session.end(reason) }
+    }
+
+    var statistics: [SessionStatistics] { box.all.map { $0.statistics.read() } }
+
+    /// How the next session ended; nil when none did within half a minute.
+    func nextEnd() -> SessionEnd? { ends.next(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 30_000_000_000) }
+
+    func stop() {
+        server.stop()
+        acceptor.join()
+        for session in box.all { session.end(.cancelled) }
+        for session in box.all { session.join() }
+    }
+}
+
+/// A destination session over a guest, in this process.
+final class LocalDestination: Sendable {
+    let session: DestinationSession
+    private let notices: Mailbox<DestinationNotice>
+
+    init(_ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false) throws {
+        let regions = try DestinationRegions([try guest.handOver()])
+        if prefault { try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000) }
+        var configuration = DestinationConnector.Configuration()
+        configuration.bulkLanes = bulkLanes
+        let opened = try DestinationConnector(to: address, configuration: configuration).accept(regions.layout)
+        let notices = Mailbox<DestinationNotice>()
+        self.notices = notices
+        session = DestinationSession(opened, regions: regions, machineState: nil, configuration: .init()) { notices.post($0) }
+    }
+
+    /// Waits for the end, a minute at most.
+    func end() throws -> SessionError? {
+        let deadline = MonotonicClock.nowNanoseconds() + 60_000_000_000
+        while let notice = notices.next(deadlineNanoseconds: deadline) {
+            if case .ended(let reason) = notice {
+                session.join()
+                return reason
+            }
+        }
+        session.end(.cancelled)
+        session.join()
+        throw NoEnd()
+    }
+
+    struct NoEnd: Error {}
+}

@@ -1,0 +1,219 @@
+import Glibc
+import HostMemory
+import PageCore
+import StreamTransport
+import Synchronization
+import Testing
+import Uring
+import Userfault
+
+@testable import PageFerry
+
+/// Whether this host lets the tests have userfaultfds and rings; prints the reason when not.
+let sessionsArePossible: Bool = {
+    do {
+        _ = try UserfaultDescriptor.supportedFeatures()
+        guard try RingSupport.probe().isSufficient else {
+            print("skipped: this kernel's io_uring lacks operations the transport needs")
+            return false
+        }
+        return true
+    } catch {
+        print("skipped: \(error)")
+        return false
+    }
+}()
+
+/// Polls `condition` for half a minute at most.
+func poll(until condition: () -> Bool) -> Bool {
+    for _ in 0..<15_000 {
+        if condition() { return true }
+        _ = Glibc.poll(nil, 0, 2)
+    }
+    return condition()
+}
+
+/// A path for a socket of this process; nothing of it is left when its listener has gone.
+func socketPath(_ name: String) -> String { "/tmp/pf-session-test.\(getpid()).\(name)" }
+
+/// What each page of the source holds: holes, zeros that were written, and data in which every word differs.
+enum Content {
+    static func isHole(_ page: Int) -> Bool { mixed(page) % 16 < 2 }
+    static func isZero(_ page: Int) -> Bool { mixed(page) % 16 < 4 }
+
+    static func word(_ page: Int, _ index: Int) -> UInt64 {
+        UInt64(page + 1) &* 0x9E37_79B9_7F4A_7C15 ^ UInt64(index + 1) &* 0xBF58_476D_1CE4_E5B9
+    }
+
+    /// What a rewritten page holds.
+    static let rewritten: UInt64 = 0x5A5A_5A5A_5A5A_5A5A
+
+    private static func mixed(_ page: Int) -> UInt64 {
+        var random = SeededRandom(seed: UInt64(page))
+        return random.next()
+    }
+}
+
+/// How a page must look.
+enum Expectation { case content, zero, rewritten }
+
+/// Words of memory, compared with what they must be. Valid for as long as the memory behind it is mapped.
+struct Words: @unchecked Sendable {
+    let base: UnsafeMutablePointer<UInt64>
+    let pageBytes: Int
+
+    init(_ address: UInt, _ pageSize: PageSize) {
+        base = UnsafeMutablePointer(bitPattern: address)!
+        pageBytes = pageSize.bytes
+    }
+
+    func write(_ page: Int, _ word: (Int) -> UInt64) {
+        let words = base + page * (pageBytes / 8)
+        for index in 0..<(pageBytes / 8) { words[index] = word(index) }
+    }
+
+    func isRight(_ page: Int, _ expectation: Expectation = .content) -> Bool {
+        let words = base + page * (pageBytes / 8)
+        var difference: UInt64 = 0
+        for index in 0..<(pageBytes / 8) {
+            let expected: UInt64 =
+                switch expectation {
+                case .content: Content.isZero(page) ? 0 : Content.word(page, index)
+                case .zero: 0
+                case .rewritten: Content.rewritten
+                }
+            difference |= words[index] ^ expected
+        }
+        return difference == 0
+    }
+}
+
+enum GuestKind: String, CaseIterable, Sendable {
+    case shared, anonymous, hugePages
+
+    var pageSize: PageSize { self == .hugePages ? .twoMiB : .fourKiB }
+}
+
+/// A source's memory: a memfd with the pattern.
+func makeImage(pages: Int, pageSize: PageSize = .fourKiB) throws -> SourceImage {
+    let file = try MemoryFile.create(name: "session-test", lengthBytes: pages * pageSize.bytes, pageSize: pageSize)
+    let mapping = try MappedMemory(of: file, lengthBytes: pages * pageSize.bytes, access: .readWrite)
+    let words = Words(mapping.address, pageSize)
+    for page in 0..<pages where !Content.isHole(page) {
+        words.write(page) { Content.isZero(page) ? 0 : Content.word(page, $0) }
+    }
+    withExtendedLifetime(mapping) {}
+    let image = try SourceImage([
+        SourceRegionDescriptor(
+            name: "memory", descriptor: fcntl(file.rawValue, F_DUPFD_CLOEXEC, 3), fileOffset: 0, lengthBytes: pages * pageSize.bytes)
+    ])
+    try image.findHoles()
+    return image
+}
+
+/// Memory as a VMM has it: mapped, registered, its userfaultfd kept open here as well.
+final class Guest: @unchecked Sendable {
+    let kind: GuestKind
+    let pages: Int
+    let address: UInt
+    let words: Words
+    private let mapping: MappedMemory
+    private let file: MemoryFile?
+    private let userfault: UserfaultDescriptor
+
+    init(_ kind: GuestKind, pages: Int) throws {
+        self.kind = kind
+        self.pages = pages
+        let lengthBytes = pages * kind.pageSize.bytes
+        if kind == .anonymous {
+            let mapping = try MappedMemory(anonymousBytes: lengthBytes)
+            userfault = try UserfaultDescriptor(required: [.removeEvents])
+            try userfault.register(address: mapping.address, lengthBytes: lengthBytes, modes: .missing)
+            file = nil
+            address = mapping.address
+            self.mapping = mapping
+        } else {
+            let created = try MemoryFile.create(name: "session-guest", lengthBytes: lengthBytes, pageSize: kind.pageSize)
+            let mapping = try MappedMemory(of: created, lengthBytes: lengthBytes, access: .readWrite)
+            let features: UserfaultFeatures = kind == .hugePages ? .hugetlbfs : .sharedMemory
+            userfault = try UserfaultDescriptor(required: features.union(.removeEvents))
+            try userfault.register(address: mapping.address, lengthBytes: lengthBytes, modes: [.missing, .minor])
+            file = consume created
+            address = mapping.address
+            self.mapping = mapping
+        }
+        words = Words(address, kind.pageSize)
+    }
+
+    deinit { release() }
+
+    /// Ends every wait: what is missing reads as zero.
+    func release() { try? userfault.unregister(address: address, lengthBytes: mapping.lengthBytes) }
+
+    func handOver() throws -> DestinationRegion {
+        let descriptor = try userfault.duplicated().release()
+        var backing: DestinationRegion.Backing?
+        if let copy = try file?.duplicated().release() { backing = .init(descriptor: copy, fileOffset: 0) }
+        return DestinationRegion(
+            name: "memory", guestAddress: address, lengthBytes: mapping.lengthBytes, pageSize: kind.pageSize, userfault: descriptor,
+            backing: backing)
+    }
+
+    /// Gives pages up, as a balloon does. Returns once the session has read the event.
+    func remove(_ range: Range<Int>) -> Bool {
+        let start = UnsafeMutableRawPointer(words.base) + range.lowerBound * words.pageBytes
+        while madvise(start, range.count * words.pageBytes, file == nil ? MADV_DONTNEED : MADV_REMOVE) != 0 {
+            guard errno == EAGAIN || errno == EINTR else { return false }
+        }
+        return true
+    }
+
+    /// Threads that compare pages in random orders, all pages each.
+    func startReaders(count: Int, seed: UInt64) -> Readers { Readers(self, count: count, seed: seed) }
+}
+
+final class Readers: Sendable {
+    private let wrong = Atomic<Int>(0)
+    private let threads = Mutex<[DedicatedThread]>([])
+
+    init(_ guest: Guest, count: Int, seed: UInt64) {
+        for number in 0..<count {
+            let thread = DedicatedThread(name: "reader\(number)") { [self] in
+                var random = SeededRandom(seed: seed &+ UInt64(number))
+                for page in (0..<guest.pages).shuffled(using: &random) where !guest.words.isRight(page) {
+                    wrong.add(1, ordering: .relaxed)
+                }
+            }
+            threads.withLock { $0.append(thread) }
+        }
+    }
+
+    /// Waits for all.
+    ///
+    /// - Returns: how many pages were seen with anything but their content.
+    func join() -> Int {
+        for thread in threads.withLock({ $0 }) { thread.join() }
+        return wrong.load(ordering: .acquiring)
+    }
+}
+
+/// A thread that reads one byte of a page and keeps what it saw.
+final class WaitingThread: Sendable {
+    private let result = Atomic<Int>(-1)
+    private let thread = Mutex<DedicatedThread?>(nil)
+
+    init(_ guest: Guest, page: Int) {
+        let started = DedicatedThread(name: "waiting") { [self] in
+            result.store(guest.words.isRight(page) ? 1 : 0, ordering: .releasing)
+        }
+        thread.withLock { $0 = started }
+    }
+
+    /// Whether the page's content was right; nil while the thread waits.
+    var sawContent: Bool? {
+        let value = result.load(ordering: .acquiring)
+        return value < 0 ? nil : value == 1
+    }
+
+    func join() { thread.withLock { $0.take() }?.join() }
+}
