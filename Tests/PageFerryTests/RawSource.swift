@@ -65,7 +65,9 @@ struct RawDestination {
         let urgent = try RawConnection(path: path)
         let hello = Hello(role: .destination, lane: 0, laneCount: UInt8(laneCount), features: [], session: .unassigned)
         urgent.write(FrameHeader(.hello), hello.encoded())
-        let answer = try Hello(decoding: try #require(urgent.readFrame()).payload)
+        let first = try #require(urgent.readFrame(), "the source answers")
+        try #require(first.header.kind == .hello, "the source refused: \(String(decoding: first.payload, as: UTF8.self))")
+        let answer = try Hello(decoding: first.payload)
         layout = try RegionTable.decode(try #require(urgent.readFrame()).payload)
         urgent.write(FrameHeader(.accept))
         var lanes = [urgent]
