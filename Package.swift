@@ -19,6 +19,7 @@ let package = Package(
     name: "pageferry",
     products: [
         .library(name: "PageFerry", targets: ["PageFerry", "Handoff"]),
+        .library(name: "PageEngine", targets: ["PageCore", "PageWire", "PageEngine", "HostMemory"]),
         .executable(name: "pageferry", targets: ["pageferry"]),
         .library(name: "pageferry-preload", type: .dynamic, targets: ["PreloadShim"]),
         .library(name: "pageferry-fault-probe", type: .dynamic, targets: ["FaultProbe"]),
