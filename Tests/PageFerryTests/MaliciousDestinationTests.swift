@@ -13,10 +13,15 @@ import Testing
         _ expected: SessionError, startsAtOnce: Bool = true, location: SourceLocation = #_sourceLocation,
         script: (RawConnection) -> Void
     ) throws {
-        let source = try LocalSource(try makeImage(pages: Self.pages), name: "victim", startsAtOnce: startsAtOnce)
+        let name = "victim.\(UInt32.random(in: 0 ... .max))"
+        let source = try LocalSource(try makeImage(pages: Self.pages), name: name, startsAtOnce: startsAtOnce)
         defer { source.stop() }
         do {
-            let destination = try RawDestination(path: socketPath("victim"))
+            let destination: RawDestination
+            do { destination = try RawDestination(path: socketPath(name)) } catch {
+                Issue.record("the source says \(String(describing: source.nextEnd()))", sourceLocation: location)
+                return
+            }
             script(destination.lanes[0])
             #expect(try #require(source.nextEnd()).reason == expected, sourceLocation: location)
             var last: (header: FrameHeader, payload: [UInt8])?
