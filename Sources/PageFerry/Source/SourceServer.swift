@@ -61,6 +61,9 @@ public final class SourceServer: Sendable {
         case stopped
     }
 
+    /// Handshakes beyond those that all sessions together need: refusals, strangers, and threads about to end.
+    private static let spareHandshakes = 64
+
     public let layout: RegionLayout
     private let configuration: Configuration
     private let state = Mutex(State())
@@ -139,7 +142,8 @@ public final class SourceServer: Sendable {
 
     /// Handshakes run on threads of their own; no more of them than sessions and their lanes can need.
     private func admit(_ connection: consuming StreamConnection) {
-        let most = configuration.mostSessions * configuration.mostLanes
+        // One more than sessions can need would do, were a handshake over the moment its peer learns of it.
+        let most = configuration.mostSessions * configuration.mostLanes + Self.spareHandshakes
         let isAdmitted = state.withLock { state in
             guard state.handshakes < most else { return false }
             state.handshakes += 1
