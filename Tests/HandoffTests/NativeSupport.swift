@@ -27,7 +27,7 @@ func socketPath(_ name: String, of process: Int32 = getpid()) -> String { "/tmp/
 func poll(until condition: () -> Bool) -> Bool {
     for _ in 0..<20_000 {
         if condition() { return true }
-        usleep(1_000)
+        _ = poll(nil, 0, 1)
     }
     return condition()
 }

@@ -92,7 +92,7 @@ func connectToParent(_ name: String) throws -> HandoffClient {
             return try HandoffClient(path: path)
         } catch {
             guard case .nobodyListens = error else { throw error }
-            usleep(1_000)
+            _ = poll(nil, 0, 1)
         }
     }
     return try HandoffClient(path: path)

@@ -5,16 +5,16 @@ import Testing
 
 @testable import PageFerry
 
-/// What a destination must not do: its session ends with the right error, it is told why, and the source serves on.
+/// What a destination must not do: its session ends with the right error, it is told why (unless its very frames are
+/// damaged: then the lane is closed at once), and the source serves on.
 @Suite(
-    .serialized, .enabled(if: sessionsArePossible),
-    .disabled("some handshakes of its raw destination find the connection closed, cause not yet found")
+    .serialized, .enabled(if: sessionsArePossible)
 )
 struct MaliciousDestinationTests {
     private static let pages = 256
 
     private func expectEnd(
-        _ expected: SessionError, startsAtOnce: Bool = true, location: SourceLocation = #_sourceLocation,
+        _ expected: SessionError, startsAtOnce: Bool = true, isTold: Bool = true, location: SourceLocation = #_sourceLocation,
         script: (RawConnection) -> Void
     ) throws {
         let name = "victim.\(UInt32.random(in: 0 ... .max))"
@@ -30,7 +30,7 @@ struct MaliciousDestinationTests {
             #expect(try #require(source.nextEnd()).reason == expected, sourceLocation: location)
             var last: (header: FrameHeader, payload: [UInt8])?
             while let frame = destination.lanes[0].readFrame() { last = frame }
-            #expect(last?.header.kind == .failure, "it is told why", sourceLocation: location)
+            if isTold { #expect(last?.header.kind == .failure, "it is told why", sourceLocation: location) }
         }
         // The next one gets every page.
         guard startsAtOnce else { return }
@@ -73,7 +73,7 @@ struct MaliciousDestinationTests {
     }
 
     @Test func pagesFromTheWrongSide() throws {
-        try expectEnd(.damagedFrame(.malformedPayload(kind: .pages))) { connection in
+        try expectEnd(.damagedFrame(.malformedPayload(kind: .pages)), isTold: false) { connection in
             connection.write(FrameHeader(.pages, range: PageRange(region: 0, first: 0, count: 1)), [UInt8](repeating: 1, count: 4096))
         }
     }
@@ -83,7 +83,7 @@ struct MaliciousDestinationTests {
     }
 
     @Test func garbage() throws {
-        try expectEnd(.damagedFrame(.unknownKind(0xEE))) { $0.write([UInt8](repeating: 0xEE, count: 64)) }
+        try expectEnd(.damagedFrame(.unknownKind(0xEE)), isTold: false) { $0.write([UInt8](repeating: 0xEE, count: 64)) }
     }
 
     @Test func goneInTheMiddle() throws {

@@ -31,6 +31,7 @@ final class RawConnection: Sendable {
         var rest = bytes[...]
         while !rest.isEmpty {
             let count = rest.withUnsafeBytes { send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+            if count < 0 && errno == EINTR { continue }
             guard count > 0 else { return }
             rest = rest.dropFirst(count)
         }
@@ -49,6 +50,7 @@ final class RawConnection: Sendable {
         var piece = [UInt8](repeating: 0, count: count)
         while bytes.count < count {
             let got = recv(descriptor, &piece, count - bytes.count, 0)
+            if got < 0 && errno == EINTR { continue }
             guard got > 0 else { break }
             bytes += piece[..<got]
         }

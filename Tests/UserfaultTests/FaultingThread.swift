@@ -47,7 +47,7 @@ final class FaultingThread: Sendable {
 func poll(until condition: () -> Bool) -> Bool {
     for _ in 0..<10_000 {
         if condition() { return true }
-        usleep(1_000)
+        _ = poll(nil, 0, 1)
     }
     return condition()
 }

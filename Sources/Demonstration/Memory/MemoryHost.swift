@@ -29,6 +29,7 @@ struct MemoryHost: ~Copyable {
                 let mapping = try MappedMemory(of: created, lengthBytes: lengthBytes, access: .readWrite)
                 let userfault = try UserfaultDescriptor(required: [.missingSharedMemory, .minorSharedMemory])
                 try userfault.register(address: mapping.address, lengthBytes: lengthBytes, modes: [.missing, .minor])
+                // SAFETY: the mapping is kept by this value for as long as the memory is used.
                 memory = unsafe PatternedMemory(
                     address: mapping.address, pageCount: lengthBytes >> PageSize.fourKiB.shift)
                 guest = consume mapping
@@ -38,6 +39,7 @@ struct MemoryHost: ~Copyable {
                 let mapping = try MappedMemory(anonymousBytes: lengthBytes)
                 let userfault = try UserfaultDescriptor(required: [])
                 try userfault.register(address: mapping.address, lengthBytes: lengthBytes, modes: .missing)
+                // SAFETY: the mapping is kept by this value for as long as the memory is used.
                 memory = unsafe PatternedMemory(
                     address: mapping.address, pageCount: lengthBytes >> PageSize.fourKiB.shift)
                 guest = consume mapping

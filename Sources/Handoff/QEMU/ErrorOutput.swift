@@ -29,7 +29,7 @@ final class ErrorOutput: Sendable {
 
     /// The last lines, joined by "; ". The child has ended: what it wrote is on its way, and is waited for a moment.
     var lastLines: String {
-        for _ in 0..<200 where !tail.withLock({ $0.hasEnded }) { usleep(1_000) }
+        for _ in 0..<200 where !tail.withLock({ $0.hasEnded }) { _ = poll(nil, 0, 1) }
         let text = String(decoding: tail.withLock { $0.bytes }, as: UTF8.self)
         return text.split(whereSeparator: \.isNewline).suffix(Self.mostLines).joined(separator: "; ")
     }

@@ -38,6 +38,7 @@ public final class QemuDestination {
         var environment = Environment.current
         if let preloadLibrary {
             // Both are separators to the dynamic linker, which would go on without the library, on memory of zeros.
+            // SAFETY: local values, read or filled during the call.
             guard !preloadLibrary.contains(where: { $0 == ":" || $0 == " " }), unsafe access(preloadLibrary, R_OK) == 0 else {
                 throw .unusablePreload(path: preloadLibrary)
             }

@@ -121,7 +121,7 @@ public final class QemuSource {
             let guest = try status().guest
             if guest == "postmigrate" { return }
             guard guest == "finish-migrate" || guest == "paused" else { throw .notStopped(status: guest) }
-            usleep(500)
+            _ = poll(nil, 0, 1)
         }
         throw .timedOut(waitingFor: "the migration to end")
     }
