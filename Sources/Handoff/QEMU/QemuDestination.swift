@@ -156,7 +156,9 @@ public final class QemuDestination {
 
     /// Ends it, whatever it waits for. Only before the switch is committed.
     public func kill() {
-        child.signal(SIGKILL)
+        // Asked first, QEMU removes the sockets and files its user had it make.
+        child.signal(SIGTERM)
+        if child.waitForEnd(timeoutMilliseconds: 1_000) == nil { child.signal(SIGKILL) }
         _ = child.waitForEnd(timeoutMilliseconds: 10_000)
     }
 
