@@ -98,8 +98,12 @@ extension UserfaultDescriptor {
 
     /// Ends the registration of [address, address + lengthBytes) and wakes every thread that waits there: each retries
     /// its access, and pages still missing are filled with zeros.
+    ///
+    /// The kernel wakes the waiters before it clears the registration. A thread that faults in between, under its own
+    /// mapping's lock alone (Linux 6.6 and later), would sleep for ever: the second wake, behind the clearing, finds it.
     public func unregister(address: UInt, lengthBytes: Int) throws(UserfaultError) {
         let answer = pageferry_userfault_unregister(rawValue, UInt64(address), UInt64(lengthBytes))
+        try wake(address: address, lengthBytes: lengthBytes)
         guard answer == 0 else { throw .systemCall(call: .unregister, code: -answer) }
     }
 

@@ -83,4 +83,28 @@ struct AnonymousMemoryTests {
         #expect(guest.fault.zero(address: guest.address(1), lengthBytes: 4096, pageSize: .fourKiB) == .installed)
         #expect(thread.join() == 3)
     }
+
+    @Test("Unregistering leaves no thread asleep, not even one that faults at that very moment")
+    func unregisterUnderFaults() throws {
+        for round in 0..<100 {
+            let guest = try AnonymousMemory(pages: 4 << 10)
+            let threads = (0..<2).map { SweepingThread(from: guest.address($0), pages: 2 << 10, strideBytes: 8192) }
+            #expect(try guest.fault.waitForEvents(timeoutMilliseconds: 10_000))
+            // A few pages each, so that the threads are between two faults as often as in one.
+            var batch = UserfaultEventBatch()
+            for _ in 0..<(8 + round % 40) {
+                guard try guest.fault.waitForEvents(timeoutMilliseconds: 10_000) else { break }
+                for index in 0..<(try guest.fault.readEvents(into: &batch)) {
+                    guard case .pageFault(let address, _) = batch[index] else { continue }
+                    _ = guest.fault.zero(address: address, lengthBytes: 4096, pageSize: .fourKiB)
+                }
+            }
+            try guest.fault.unregister(address: guest.address(0), lengthBytes: guest.memory.lengthBytes)
+            let haveEnded = poll { threads.allSatisfy { $0.hasEnded } }
+            #expect(haveEnded, "round \(round)")
+            try guest.fault.wake(address: guest.address(0), lengthBytes: guest.memory.lengthBytes)
+            for thread in threads { thread.join() }
+            if !haveEnded { return }
+        }
+    }
 }

@@ -43,6 +43,41 @@ final class FaultingThread: Sendable {
     }
 }
 
+/// A thread that reads the first byte of one page after the other.
+final class SweepingThread: Sendable {
+    private let ended = Atomic<Bool>(false)
+    private let thread = Atomic<UInt>(0)
+    private let address: UInt
+    private let pages: Int
+    private let strideBytes: Int
+
+    init(from address: UInt, pages: Int, strideBytes: Int) {
+        (self.address, self.pages, self.strideBytes) = (address, pages, strideBytes)
+        var thread = pthread_t()
+        let code = pthread_create(
+            &thread, nil,
+            { box in
+                Unmanaged<SweepingThread>.fromOpaque(box!).takeRetainedValue().sweep()
+                return nil
+            }, Unmanaged.passRetained(self).toOpaque())
+        precondition(code == 0, "a thread starts")
+        self.thread.store(UInt(thread), ordering: .releasing)
+    }
+
+    var hasEnded: Bool { ended.load(ordering: .acquiring) }
+
+    func join() { pthread_join(pthread_t(thread.load(ordering: .acquiring)), nil) }
+
+    private func sweep() {
+        let seen = Atomic<Int>(0)
+        for page in 0..<pages {
+            let pointer = UnsafePointer<UInt8>(bitPattern: address + UInt(page * strideBytes))!
+            seen.add(Int(pointer.pointee), ordering: .relaxed)
+        }
+        ended.store(true, ordering: .releasing)
+    }
+}
+
 /// Polls `condition` for ten seconds at most.
 func poll(until condition: () -> Bool) -> Bool {
     for _ in 0..<10_000 {

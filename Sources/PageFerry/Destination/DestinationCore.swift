@@ -51,6 +51,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
     mutating func releaseGuest() {
         lastPageNanoseconds = MonotonicClock.nowNanoseconds()
         memory.unregisterAll()
+        noticeMemoryFailure()
         notify(.allResident)
     }
 

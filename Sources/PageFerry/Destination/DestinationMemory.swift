@@ -79,7 +79,9 @@ struct DestinationMemory: ~Copyable, DestinationSink {
         regions.pages(of: region, from: start, to: end)
     }
 
-    func unregisterAll() { regions.unregisterAll() }
+    mutating func unregisterAll() {
+        if let refusal = regions.unregisterAll() { fail(refusal) }
+    }
 
     // MARK: Frames
 

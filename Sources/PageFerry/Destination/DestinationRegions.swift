@@ -131,11 +131,20 @@ public struct DestinationRegions: Sendable {
     }
 
     /// Takes the userfaultfds out of the guest's way. Everything must be in: what is missing reads as zero from here on.
-    func unregisterAll() {
+    ///
+    /// - Returns: what the kernel refused, or nil.
+    func unregisterAll() -> SessionError? {
+        var failure: SessionError?
         for region in regions {
-            // A VMM that has ended, or unmapped the region, has nothing registered any more.
-            try? region.userfault.unregister(address: region.guestAddress, lengthBytes: region.lengthBytes)
+            do throws(UserfaultError) {
+                try region.userfault.unregister(address: region.guestAddress, lengthBytes: region.lengthBytes)
+            } catch .systemCall(_, EINVAL), .systemCall(_, ENOMEM), .systemCall(_, ESRCH) {
+                // The VMM unmapped the region, or has ended: it has nothing registered any more.
+            } catch {
+                failure = .memory("cannot take the userfaultfd off guest memory: \(error.description)")
+            }
         }
+        return failure
     }
 
     // MARK: Filling
