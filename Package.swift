@@ -38,14 +38,18 @@ let package = Package(
         .target(name: "PageTransport", dependencies: ["PageWire"], swiftSettings: strict),
         .target(name: "HostMemory", dependencies: ["CShims", "PageCore"], swiftSettings: strict),
         .target(name: "Uring", dependencies: ["CShims"], swiftSettings: strict),
+        .target(name: "Verbs", dependencies: ["CShims", "PageCore"], swiftSettings: strict),
         .target(name: "Userfault", dependencies: ["CShims", "PageCore"], swiftSettings: strict),
         .target(
             name: "StreamTransport", dependencies: ["CShims", "PageCore", "PageWire", "PageTransport", "Uring"], swiftSettings: strict),
         .target(
+            name: "VerbsTransport", dependencies: ["CShims", "PageCore", "PageWire", "PageTransport", "Uring", "Verbs"],
+            swiftSettings: strict),
+        .target(
             name: "PageFerry",
             dependencies: [
-                "CShims", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Userfault", "StreamTransport",
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport",
+                "VerbsTransport", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
         ),

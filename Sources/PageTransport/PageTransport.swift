@@ -33,8 +33,18 @@ public protocol TransportHandler: ~Copyable {
     mutating func sent(_ token: UInt64, lane: LaneIndex)
     /// A watched descriptor is readable (or hung up): read it until it would block.
     mutating func readable(_ token: UInt64)
+    /// What `fetch` was asked for with `token` lies whole in its place, which belongs to the handler again.
+    mutating func fetched(_ token: UInt64, lane: LaneIndex)
+    /// The peer has written `byteCount` bytes into memory of ours that it was let into, and names them by `immediate`.
+    mutating func written(_ immediate: UInt32, byteCount: Int, lane: LaneIndex)
     /// The lane is gone: orderly end of stream, or an error. Nothing more will be called for it.
     mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure)
+}
+
+extension TransportHandler where Self: ~Copyable {
+    // For those who neither fetch nor let anybody write.
+    public mutating func fetched(_ token: UInt64, lane: LaneIndex) {}
+    public mutating func written(_ immediate: UInt32, byteCount: Int, lane: LaneIndex) {}
 }
 
 /// Why a lane ended.
@@ -45,6 +55,8 @@ public enum LaneClosure: Sendable, Hashable {
     case truncated
     /// The kernel's error number for the connection.
     case failed(errno: Int32)
+    /// The device's status for a piece of work that failed (`enum ibv_wc_status`).
+    case failedWork(code: UInt32)
     /// Bytes that are no frame, or that the handler refused.
     case refused(FrameError)
 }
@@ -109,4 +121,62 @@ public protocol PageTransport: ~Copyable {
 
     /// Sends what is queued as far as it goes, then closes every lane.
     mutating func close()
+
+    // MARK: One-sided access, for transports that have it (RDMA)
+
+    /// Pieces of work `fetch` and `write` would still accept on the lane; 0 when the transport has no such thing.
+    func freeOneSided(_ lane: LaneIndex) -> Int
+
+    /// Queues a read of the peer's memory into memory of ours, without its processor. Reads of a lane complete in order.
+    ///
+    /// - Parameters:
+    ///   - local: registered; untouched by others until `fetched(token)` or `closed`.
+    ///   - token: at most 48 bits.
+    /// - Returns: false when the lane has no room for it, or is gone.
+    mutating func fetch(_ byteCount: Int, from remote: RemoteMemory, into local: LocalMemory, token: UInt64, lane: LaneIndex) -> Bool
+
+    /// Queues a write of memory of ours into the peer's, which learns of it by `written(immediate)`.
+    ///
+    /// - Parameters:
+    ///   - local: registered; unchanged until `sent(token)` or `closed`.
+    ///   - token: at most 48 bits.
+    /// - Returns: false when the lane has no room for it, or is gone.
+    mutating func write(
+        _ byteCount: Int, from local: LocalMemory, to remote: RemoteMemory, immediate: UInt32, token: UInt64, lane: LaneIndex
+    ) -> Bool
+}
+
+/// An address in the peer's memory, and the key under which the peer registered it.
+public struct RemoteMemory: Sendable, Hashable {
+    public var address: UInt64
+    public var key: UInt32
+
+    @inlinable public init(address: UInt64, key: UInt32) {
+        self.address = address
+        self.key = key
+    }
+}
+
+/// An address in this process's memory, and the key under which it is registered.
+public struct LocalMemory: Sendable, Hashable {
+    public var address: UInt
+    public var key: UInt32
+
+    @inlinable public init(address: UInt, key: UInt32) {
+        self.address = address
+        self.key = key
+    }
+}
+
+extension PageTransport where Self: ~Copyable {
+    // A transport without one-sided access.
+    public func freeOneSided(_ lane: LaneIndex) -> Int { 0 }
+
+    public mutating func fetch(
+        _ byteCount: Int, from remote: RemoteMemory, into local: LocalMemory, token: UInt64, lane: LaneIndex
+    ) -> Bool { false }
+
+    public mutating func write(
+        _ byteCount: Int, from local: LocalMemory, to remote: RemoteMemory, immediate: UInt32, token: UInt64, lane: LaneIndex
+    ) -> Bool { false }
 }

@@ -27,7 +27,7 @@ extension StreamCore {
     /// Ends every lane and watch, and awaits the kernel's last word on their memory.
     mutating func endNow() {
         var handler = ClosingHandler()
-        for index in 0..<watches.count where watches[index].isActive { unwatch(token: watches[index].token) }
+        watches.unwatchAll(&ring)
         for index in 0..<lanes.count { lanes[index].end(.endOfStream) }
         settle(&handler)
         let deadline = Deadline(after: Self.endNanoseconds)

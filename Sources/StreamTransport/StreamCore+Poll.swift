@@ -26,7 +26,7 @@ extension StreamCore {
     /// Puts the sends that can start into the submission queue, and watches not yet armed.
     private mutating func prepareSends() throws(UringError) {
         for index in 0..<lanes.count { try lanes[index].prepareSend(&ring) }
-        try prepareWatches()
+        try watches.prepare(&ring)
     }
 
     private mutating func prepareReceives(spinning: Bool) throws(UringError) {
@@ -82,7 +82,7 @@ extension StreamCore {
         switch operation.kind {
         case .receive: lanes[operation.index].received(completion, handler: &handler)
         case .send: lanes[operation.index].sent(completion, number: operation.number, handler: &handler)
-        case .watch: if let token = watchCompleted(completion, operation) { handler.readable(token) }
+        case .watch: if let token = watches.completed(completion) { handler.readable(token) }
         case .housekeeping, nil: break
         }
     }

@@ -7,7 +7,7 @@ import Uring
 struct StreamCore: ~Copyable {
     var ring: Ring
     var lanes: FixedTable<Lane>
-    var watches: FixedTable<Watch>
+    var watches: DescriptorWatches
     var completions: CompletionBuffer
     let configuration: StreamConfiguration
     /// The ring no longer answers: operations in flight cannot be awaited.
@@ -37,8 +37,9 @@ struct StreamCore: ~Copyable {
                     index: LaneIndex(UInt8(index)), descriptor: descriptor, configuration: configuration,
                     zeroCopy: canZeroCopy && isTCP))
         }
-        watches = FixedTable(capacity: StreamTransport.mostWatches)
-        for _ in 0..<StreamTransport.mostWatches { watches.append(Watch()) }
+        watches = DescriptorWatches(
+            capacity: StreamTransport.mostWatches, tag: OperationToken.Kind.watch.rawValue,
+            housekeepingToken: OperationToken(.housekeeping).rawValue)
         completions = CompletionBuffer(capacity: Self.batchCompletions)
         self.configuration = configuration
     }

@@ -1,5 +1,6 @@
 import PageTransport
 import PageWire
+import Uring
 
 /// Frames over TCP and unix stream sockets, through one io_uring: lane 0 urgent, the others bulk.
 ///
@@ -68,11 +69,11 @@ import PageWire
     ///
     /// `readable` comes once when bytes are there already and then each time more arrive: read until it would block.
     public mutating func watch(descriptor: Int32, token: UInt64) {
-        unsafe core.pointee.watch(descriptor: descriptor, token: token)
+        unsafe core.pointee.watches.watch(descriptor: descriptor, token: token)
     }
 
     public mutating func unwatch(token: UInt64) {
-        unsafe core.pointee.unwatch(token: token)
+        unsafe core.pointee.watches.unwatch(token: token, &core.pointee.ring)
     }
 
     public mutating func close() {

@@ -10,5 +10,6 @@
 #include "CShimsHandoff.h"
 #include "CShimsThread.h"
 #include "CShimsProcess.h"
+#include "CShimsVerbs.h"
 
 #endif

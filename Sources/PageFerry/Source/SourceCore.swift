@@ -2,6 +2,7 @@ import PageCore
 import PageEngine
 import PageTransport
 import PageWire
+import Verbs
 
 /// The receiving half of a source's shard: what comes from the destination goes into the engine, the relay, the notices.
 struct SourceCore: ~Copyable, TransportHandler {
@@ -157,6 +158,7 @@ extension SessionError {
         case .endOfStream: self = .linkLost("the peer closed \(name)")
         case .truncated: self = .linkLost("\(name) ended inside a frame")
         case .failed(let errno): self = .linkLost("\(name): \(SystemError.text(errno))")
+        case .failedWork(let code): self = .linkLost("\(name): \(WorkStatus(code: code))")
         case .refused(let error): self = .damagedFrame(error)
         }
     }
