@@ -85,6 +85,8 @@ let package = Package(
         .testTarget(name: "UringTests", dependencies: ["Uring", "CShims"], swiftSettings: tests),
         .testTarget(name: "UserfaultTests", dependencies: ["Userfault", "HostMemory", "CShims"], swiftSettings: tests),
         .testTarget(name: "StreamTransportTests", dependencies: ["StreamTransport"], swiftSettings: tests),
+        .testTarget(name: "VerbsTests", dependencies: ["Verbs"], swiftSettings: tests),
+        .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "HandoffTests", dependencies: ["Handoff", "CShims"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation"], swiftSettings: tests),
         .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff"], swiftSettings: tests),

@@ -26,6 +26,17 @@ public struct DeviceDescription: Sendable, Codable, Hashable {
     public var mostReads: Int
     public var mostRegistrations: Int
 
+    /// The IPv4 addresses that lead over the device: those its tables name as mapped ones.
+    public var addresses: [String] {
+        var addresses: [String] = []
+        for identifier in ports.flatMap(\.identifiers) {
+            guard identifier.text.hasPrefix("::ffff:"), identifier.text.contains(".") else { continue }
+            let address = String(identifier.text.dropFirst("::ffff:".count))
+            if !addresses.contains(address) { addresses.append(address) }
+        }
+        return addresses
+    }
+
     /// The devices of this host; empty when there are none, or no driver is loaded.
     public static func all() throws(VerbsError) -> [DeviceDescription] {
         var count: Int32 = 0

@@ -23,16 +23,20 @@ public struct VerbsListener: ~Copyable {
     ///
     /// - Parameter wake: a descriptor that ends the wait as soon as it is readable.
     /// - Returns: nil when the time was over or `wake` became readable first.
-    public mutating func nextRequest(timeoutNanoseconds: UInt64, wake: Int32? = nil) throws(VerbsError) -> VerbsConnection? {
+    public mutating func nextRequest(
+        timeoutNanoseconds: UInt64, wake: Int32? = nil, configuration: VerbsConfiguration = VerbsConfiguration()
+    ) throws(VerbsError) -> VerbsConnection? {
         let now = MonotonicClock.nowNanoseconds()
         let deadline = timeoutNanoseconds > UInt64.max - now ? .max : now + timeoutNanoseconds
         while true {
-            if let request = try events.nextRequest() { return try adopt(request) }
+            if let request = try events.nextRequest() { return try adopt(request, configuration) }
             guard try events.wait(until: deadline, wake: wake) else { return nil }
         }
     }
 
-    private mutating func adopt(_ request: consuming ConnectionIdentifier) throws(VerbsError) -> VerbsConnection {
+    private mutating func adopt(
+        _ request: consuming ConnectionIdentifier, _ configuration: VerbsConfiguration
+    ) throws(VerbsError) -> VerbsConnection {
         let channel = try EventChannel()
         try request.migrate(to: channel)
         let peer = request.peerDescription
@@ -43,6 +47,7 @@ public struct VerbsListener: ~Copyable {
             domain = try ProtectionDomain(of: request)
             domains.append(domain)
         }
-        return try VerbsConnection(identifier: request, events: channel, domain: domain, peer: peer)
+        return try VerbsConnection(
+            identifier: request, events: channel, domain: domain, peer: peer, configuration: configuration)
     }
 }

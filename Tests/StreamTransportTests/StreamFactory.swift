@@ -4,6 +4,8 @@ import Testing
 
 @testable import StreamTransport
 
+typealias TransportUnderTest = StreamTransport
+
 /// Makes connected pairs of the transport under test.
 struct TransportFactory: Sendable, CustomTestStringConvertible {
     enum Link: String, Sendable { case tcp, unix }

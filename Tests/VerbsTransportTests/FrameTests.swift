@@ -1,0 +1,1 @@
+../TransportContract/FrameTests.swift

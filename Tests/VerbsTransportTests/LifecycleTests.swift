@@ -1,0 +1,1 @@
+../TransportContract/LifecycleTests.swift
