@@ -66,8 +66,8 @@ let package = Package(
         .executableTarget(
             name: "pageferry",
             dependencies: [
-                "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "StreamTransport", "PageFerry", "Handoff",
-                "PageSimulation", "Demonstration",
+                "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
+                "Handoff", "PageSimulation", "Demonstration",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -16,8 +16,10 @@ import PageCore
     /// Maps [offset, offset + lengthBytes) of `file`, shared, aligned to the file's pages.
     ///
     /// Nothing is allocated by mapping. Both bounds are whole pages inside the file: access beyond it would be a SIGBUS.
+    ///
+    /// - Parameter reserves: whether huge pages are set aside for what is absent, so that writing to it cannot fail.
     public init(
-        of file: borrowing MemoryFile, offset: Int = 0, lengthBytes: Int, access: MemoryFile.Access
+        of file: borrowing MemoryFile, offset: Int = 0, lengthBytes: Int, access: MemoryFile.Access, reserves: Bool = true
     ) throws(HostMemoryError) {
         let fileBytes = try file.lengthBytes()
         let mask = file.pageSize.bytes - 1
@@ -26,7 +28,7 @@ import PageCore
         else { throw .outsideFile(offset: offset, lengthBytes: lengthBytes, fileBytes: fileBytes) }
         let protection = access == .readOnly ? PROT_READ : PROT_READ | PROT_WRITE
         // A reader of huge pages reserves none: it looks only at those that are there.
-        let flags = MAP_SHARED | (access == .readOnly ? MAP_NORESERVE : 0)
+        let flags = MAP_SHARED | (access == .readOnly || !reserves ? MAP_NORESERVE : 0)
         // SAFETY: a fresh mapping at a place of the kernel's choice; no existing memory is touched.
         guard let address = unsafe mmap(nil, lengthBytes, protection, flags, file.rawValue, off_t(offset)),
             unsafe address != MAP_FAILED

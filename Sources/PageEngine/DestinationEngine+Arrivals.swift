@@ -99,6 +99,34 @@ extension DestinationEngine {
         resolveDemanded(range, &sink)
     }
 
+    /// As `zero`, except for pages that are being received: those arrive in a moment, zeros or not.
+    ///
+    /// - Parameter settled: told of each piece that is settled now.
+    public mutating func zeroUnlessUnderway<Sink: DestinationSink & ~Copyable>(
+        _ range: PageRange, _ sink: inout Sink, settled piece: (PageRange, inout Sink) -> Void
+    ) throws(EngineViolation) {
+        guard Int(range.region) < layout.count, layout.contains(range) else { throw .outsideRegions(range) }
+        var first = range.first
+        while first < range.end {
+            var end = range.end
+            var isUnderway = false
+            for case let reception? in receptions where reception.range.region == range.region {
+                if reception.range.contains(first) {
+                    isUnderway = true
+                    end = min(range.end, reception.range.end)
+                    break
+                }
+                if reception.range.first > first { end = min(end, reception.range.first) }
+            }
+            if !isUnderway {
+                let part = PageRange(region: range.region, first: first, count: end - first)
+                try zero(part, &sink)
+                piece(part, &sink)
+            }
+            first = end
+        }
+    }
+
     /// The source says that nothing more follows on `lane`. When that is true of all lanes, nothing may be missing.
     public mutating func ended(lane: Int) throws(EngineViolation) {
         endedLanes[lane] = true

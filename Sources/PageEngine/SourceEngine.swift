@@ -88,6 +88,9 @@ public struct SourceEngine: ~Copyable {
         if !demands.append(Demand(number: number, window: window)) { overflowed.insert(number) }
     }
 
+    /// Pages need not leave any more, for a reason of the owner's.
+    public mutating func settled(_ range: PageRange) { sent.insert(layout.sessionPages(range)) }
+
     /// The destination will take `bytes` more of pushed pages.
     public mutating func credit(bytes: UInt64) throws(EngineViolation) {
         guard bytes <= UInt64(RegionLayout.mostBytes), creditBytes <= RegionLayout.mostBytes else { throw .creditOverflow }
@@ -120,19 +123,21 @@ public struct SourceEngine: ~Copyable {
     /// The next thing for a bulk lane: holes first, since they cost nothing and spare faults; then what lies behind the
     /// last fault, as far as the credit goes.
     ///
-    /// - Parameter mostBytes: the most bytes of content wanted now; below a page nothing but zero ranges comes.
+    /// - Parameters:
+    ///   - mostBytes: the most bytes of content wanted now; below a page nothing but zero ranges comes.
+    ///   - end: session pages from here on are left for later.
     public mutating func nextBulk<Content: ContentClassifier & ~Copyable>(
-        _ content: inout Content, mostBytes: Int = .max
+        _ content: inout Content, mostBytes: Int = .max, before end: Int = .max
     ) -> SourceCommand? {
         guard isStarted, sent.clearCount > 0 else { return nil }
         if let hole = nextHole(&content) { return .zero(hole, .push) }
-        guard let start = sent.firstClear(in: cursor..<layout.totalPages) ?? sent.firstClear(in: 0..<cursor) else {
-            return nil
-        }
+        let end = min(end, layout.totalPages)
+        let from = min(cursor, end)
+        guard let start = sent.firstClear(in: from..<end) ?? sent.firstClear(in: 0..<from) else { return nil }
         let region = layout.region(ofSessionPage: start)
         let pageBytes = layout[region].pageSize.bytes
         guard creditBytes >= pageBytes, mostBytes > 0 else { return nil }
-        let regionEnd = layout.sessionPages(layout.wholeRange(region)).upperBound
+        let regionEnd = min(end, layout.sessionPages(layout.wholeRange(region)).upperBound)
         let most = max(1, min(configuration.extentBytes, creditBytes, mostBytes) / pageBytes)
         guard let run = sent.firstClearRun(in: start..<regionEnd, most: most) else { return nil }
         let command = send(layout.range(region, sessionPages: run), .push, mostScanned: most, &content)

@@ -39,6 +39,16 @@ public enum FrameKind: UInt8, Sendable, Hashable, CaseIterable {
     /// Destination to source: every page is in; the source may let its memory go.
     case allResident = 23
 
+    /// Source to destination, RDMA only: memory that may be read, a `RegionKeys` list as the payload.
+    case regionKeys = 24
+    /// Source to destination, RDMA only: all keys have been told; pages without one read as zero. Fetching may begin.
+    case regionKeysEnd = 25
+    /// Source to destination, RDMA only: the range has been looked through, its zero pages have been told.
+    case scanned = 26
+    /// Destination to source, RDMA only: write the range to the memory that the payload names (`WriteTarget`), with
+    /// `sequence` as the immediate.
+    case grant = 27
+
     /// Both ways: answered by `pong` with the same argument.
     case ping = 28
     case pong = 29

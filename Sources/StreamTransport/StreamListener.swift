@@ -2,7 +2,9 @@ import CShims
 import Glibc
 
 /// A listening socket. Owns its descriptor and, for a unix socket, the file it made.
-public struct StreamListener: ~Copyable {
+///
+/// SAFETY: Sendable, because it has one owner, and changes only through its mutating methods.
+public struct StreamListener: ~Copyable, @unchecked Sendable {
     private let descriptor: Descriptor
     private var ring: SetUpRing
     private let options: StreamOptions

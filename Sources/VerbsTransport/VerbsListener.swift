@@ -3,7 +3,9 @@ import Verbs
 
 /// Listens for RDMA connections (rdma_listen(3)). Its device's connections share one protection domain, so that memory
 /// registered once serves every session.
-public struct VerbsListener: ~Copyable {
+///
+/// SAFETY: Sendable, because it has one owner, and changes only through its mutating methods.
+public struct VerbsListener: ~Copyable, @unchecked Sendable {
     private var events: EventChannel
     private let identifier: ConnectionIdentifier
     /// The address in force.

@@ -3,6 +3,7 @@ import Demonstration
 import Foundation
 import PageCore
 import PageFerry
+import Verbs
 
 /// `pageferry demo-memory`: post-copy between two processes, without a VMM.
 struct DemoMemoryCommand: ParsableCommand {
@@ -19,6 +20,15 @@ struct DemoMemoryCommand: ParsableCommand {
     @Option(help: "Bulk lanes beside the urgent lane.")
     var bulkLanes = 2
 
+    @Option(help: "How pages travel: tcp (a unix socket unless --host is given), or rdma.")
+    var transport = TransportChoice.tcp
+
+    @Option(help: ArgumentHelp("An address of this host to move the memory over; RDMA takes its first device's by default.", valueName: "address"))
+    var host: String?
+
+    @Option(help: "Over RDMA, who moves the pages nobody asked for: read (the destination) or write (the source).")
+    var push = PushMethod.read
+
     @Option(help: ArgumentHelp("Write the reports to this file as JSON.", valueName: "file"))
     var json: String?
 
@@ -34,6 +44,9 @@ struct DemoMemoryCommand: ParsableCommand {
             configuration.lengthBytes = size.bytes
             configuration.seed = seed
             configuration.bulkLanes = bulkLanes
+            configuration.transport = transport
+            configuration.session.push = push
+            configuration.host = if let host { host } else { try deviceAddress() }
             var reports: [MemoryDemonstration.Report] = []
             for kind in MemoryKind.allCases {
                 do throws(DemonstrationError) {
@@ -47,6 +60,19 @@ struct DemoMemoryCommand: ParsableCommand {
             if let json { try JSONFile.write(reports, to: json) }
             if !reports.allSatisfy(\.isRight) { throw CommandFailure("memory differs; see above", .software) }
         }
+    }
+
+    /// Where RDMA leads on this host; nil when it is not wanted.
+    private func deviceAddress() throws(CommandFailure) -> String? {
+        guard transport == .rdma else { return nil }
+        do throws(VerbsError) {
+            for device in try DeviceDescription.all() {
+                if let address = device.addresses.first { return address }
+            }
+        } catch {
+            throw CommandFailure(error.description, .unavailable)
+        }
+        throw CommandFailure("this host has no RDMA device with an IPv4 address; `pageferry check` says what is missing", .unavailable)
     }
 
     private func text(of report: MemoryDemonstration.Report) -> String {

@@ -23,6 +23,12 @@ struct DestinationCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Wait here for memory handed over by another process.", valueName: "path"))
     var handoff: String?
 
+    @Option(help: "How pages travel: tcp, rdma, or auto, which tries RDMA first.")
+    var transport = TransportChoice.tcp
+
+    @Option(help: "Over RDMA, who moves the pages nobody asked for: the destination reads them, or the source writes them.")
+    var push = PushMethod.read
+
     @Option(help: "Bulk lanes wanted beside the urgent lane.")
     var bulkLanes = 2
 
@@ -76,10 +82,14 @@ struct DestinationCommand: ParsableCommand {
         var configuration = DestinationConnector.Configuration()
         configuration.features = features
         configuration.bulkLanes = bulkLanes
+        configuration.transport = transport
+        configuration.push = push
         let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: connect) }
-        return try attempt { () throws(SessionError) in
+        let connector = try attempt { () throws(SessionError) in
             try DestinationConnector(to: address, configuration: configuration)
         }
+        if let fallback = connector.fallback { Console.info("using TCP: \(fallback)") }
+        return connector
     }
 
     /// Allocates guest memory for as long as a source waits patiently; the guest still runs there.
@@ -93,6 +103,7 @@ struct DestinationCommand: ParsableCommand {
         var configuration = DestinationSession.Configuration()
         configuration.window = WindowPolicy(windowBytes: window.bytes)
         configuration.creditBytes = credit.bytes
+        configuration.push = push
         configuration.spinNanoseconds = UInt64(spin) * 1_000
         return configuration
     }

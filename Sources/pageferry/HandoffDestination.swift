@@ -30,7 +30,7 @@ struct HandoffDestination {
         if command.prefault { try command.prefault(regions) }
         let opened: OpenedDestination
         do throws(SessionError) {
-            opened = try connector.accept(regions.layout)
+            opened = try connector.accept(regions)
         } catch {
             try? connection.refuse(error.description)
             throw CommandFailure(error)

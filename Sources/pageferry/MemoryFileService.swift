@@ -28,7 +28,7 @@ struct MemoryFileService {
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
         let listener = try command.openListener()
-        Console.info("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.address.description)")
+        Console.info("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
         let server = SourceServer(
             listener: listener, layout: image.layout,
             configuration: command.serverConfiguration(features: [], mostSessions: 64))

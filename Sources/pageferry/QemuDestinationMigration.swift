@@ -74,7 +74,7 @@ struct QemuDestinationMigration {
             throw error
         }
         let opened: OpenedDestination
-        do throws(SessionError) { opened = try connector.accept(regions.layout) } catch { throw CommandFailure(error) }
+        do throws(SessionError) { opened = try connector.accept(regions) } catch { throw CommandFailure(error) }
         let socket = try attempt { () throws(QemuError) in try qemu.beginIncoming() }
         let session = DestinationSession(
             opened, regions: regions, machineState: socket, configuration: command.sessionConfiguration

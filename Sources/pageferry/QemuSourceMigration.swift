@@ -38,14 +38,20 @@ struct QemuSourceMigration {
         }
         let listener = try command.openListener()
         Console.info(
-            "serving the machine at \(qmpPath) (\(image.layout.totalBytes >> 20) MiB) on \(listener.address.description)")
+            "serving the machine at \(qmpPath) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
         let server = SourceServer(
             listener: listener, layout: image.layout,
             configuration: command.serverConfiguration(features: .machineState, mostSessions: 1))
         defer { server.stop() }
         guard let opened = try waitForDestination(server, events) else { return }
         Console.info("\(opened.peer) takes the machine over")
-        try attempt { () throws(SessionError) in try image.findHoles() }
+        do throws(SessionError) {
+            try opened.prepare(image)
+            try image.findHoles()
+        } catch {
+            opened.refuse(error)
+            throw CommandFailure(error)
+        }
         try migrate(qemu, image, opened, events)
     }
 

@@ -28,6 +28,9 @@ struct SourceCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Where to listen: HOST:PORT, [ADDRESS]:PORT or unix:PATH.", valueName: "address"))
     var listen = "127.0.0.1:7700"
 
+    @Option(help: "How pages travel: tcp, rdma, or auto, which offers both.")
+    var transport = TransportChoice.tcp
+
     @Option(help: "Largest number of bulk lanes granted to a destination.")
     var bulkLanes = 4
 
@@ -62,9 +65,17 @@ struct SourceCommand: ParsableCommand {
         }
     }
 
-    /// Binds the listening socket and says where.
-    func openListener() throws(CommandFailure) -> StreamListener {
-        try attempt { () throws(StreamError) in try StreamListener(on: StreamAddress(parsing: listen)) }
+    /// Listens, and says why not by RDMA when that was tried.
+    func openListener() throws(CommandFailure) -> SourceListener {
+        let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: listen) }
+        let stream: StreamListener? =
+            transport == .rdma ? nil : try attempt { () throws(StreamError) in try StreamListener(on: address) }
+        let listener: SourceListener
+        do throws(SessionError) {
+            listener = try SourceListener(stream, on: address, transport: transport)
+        } catch { throw CommandFailure(error) }
+        if let fallback = listener.fallback { Console.info("TCP only: \(fallback)") }
+        return listener
     }
 
     var sessionConfiguration: SourceSession.Configuration {
@@ -76,7 +87,8 @@ struct SourceCommand: ParsableCommand {
     func serverConfiguration(features: ProtocolFeatures, mostSessions: Int) -> SourceServer.Configuration {
         var configuration = SourceServer.Configuration()
         configuration.features = features
-        configuration.mostLanes = 1 + bulkLanes
+        // RDMA has a control lane beside the urgent one.
+        configuration.mostLanes = min(Hello.mostLanes, (transport == .tcp ? 1 : 2) + bulkLanes)
         configuration.mostSessions = mostSessions
         return configuration
     }

@@ -82,7 +82,7 @@ final class LocalDestination: Sendable {
         if prefault { try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000) }
         var configuration = DestinationConnector.Configuration()
         configuration.bulkLanes = bulkLanes
-        let opened = try DestinationConnector(to: address, configuration: configuration).accept(regions.layout)
+        let opened = try DestinationConnector(to: address, configuration: configuration).accept(regions)
         let notices = Mailbox<DestinationNotice>()
         self.notices = notices
         session = DestinationSession(opened, regions: regions, machineState: nil, configuration: .init()) { notices.post($0) }

@@ -13,6 +13,9 @@ public struct MemoryDemonstration {
         public var seed: UInt64 = 1
         public var session = DestinationSession.Configuration()
         public var bulkLanes = 2
+        public var transport = TransportChoice.tcp
+        /// An address of this host to listen on; nil takes a unix socket, which RDMA cannot.
+        public var host: String?
 
         public init(executablePath: String) { self.executablePath = executablePath }
     }
@@ -50,9 +53,10 @@ public struct MemoryDemonstration {
     public func run(_ kind: MemoryKind) throws(DemonstrationError) -> Report {
         let image = try MemoryImage(lengthBytes: configuration.lengthBytes)
         let host = try MemoryHost(kind: kind, lengthBytes: configuration.lengthBytes)
-        let address = "unix:\(image.path).sock"
+        let address = configuration.host.map { "\($0):\(20_000 + getpid() % 20_000)" } ?? "unix:\(image.path).sock"
         let source = try ChildProcess([
             configuration.executablePath, "source", "--memory", image.path, "--listen", address, "--sessions", "1",
+            "--transport", configuration.transport.rawValue,
         ])
         let start = MonotonicClock.nowNanoseconds()
         let accessors = MemoryAccessors(host.memory)
@@ -72,7 +76,7 @@ public struct MemoryDemonstration {
         do throws(SessionError) {
             let regions = try DestinationRegions([region])
             try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000)
-            let opened = try connect(address).accept(regions.layout)
+            let opened = try connect(address).accept(regions)
             session = DestinationSession(
                 opened, regions: regions, machineState: nil, configuration: configuration.session
             ) { notices.post($0) }
@@ -94,6 +98,8 @@ public struct MemoryDemonstration {
         let deadline = MonotonicClock.nowNanoseconds() + 10_000_000_000
         var connection = DestinationConnector.Configuration()
         connection.bulkLanes = configuration.bulkLanes
+        connection.transport = configuration.transport
+        connection.push = configuration.session.push
         while true {
             do throws(SessionError) {
                 return try DestinationConnector(to: try parse(address), configuration: connection)

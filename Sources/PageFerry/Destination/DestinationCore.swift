@@ -55,6 +55,15 @@ struct DestinationCore: ~Copyable, TransportHandler {
         notify(.allResident)
     }
 
+    /// Whether the VMM is still loading its machine state, as far as is known: page after page is demanded then, and
+    /// pushed content would only be in the way.
+    var isLoading: Bool {
+        guard relay != nil, resumedNanoseconds == nil, let stopped = guestStoppedNanoseconds else { return false }
+        return MonotonicClock.nowNanoseconds() - stopped < Self.loadingNanoseconds
+    }
+
+    private static var loadingNanoseconds: UInt64 { 300_000_000 }
+
     // MARK: Orders and faults
 
     mutating func readable(_ token: UInt64) {
@@ -118,7 +127,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
         noticeMemoryFailure()
     }
 
-    private mutating func noticeMemoryFailure() {
+    mutating func noticeMemoryFailure() {
         if let failure = memory.failure { end(failure) }
     }
 
@@ -126,16 +135,18 @@ struct DestinationCore: ~Copyable, TransportHandler {
 
     mutating func place(_ header: FrameHeader, lane: LaneIndex) throws(FrameError) -> PayloadTarget {
         switch header.kind {
+        case .pages where memory.isFetching:
+            throw .malformedPayload(kind: header.kind)
         case .pages:
             // A slab still holds pages the kernel refused: they go first.
-            if memory.isSlabInUse(lane) { emptySlab(lane) }
+            if memory.isSlabInUse(Int(lane.rawValue)) { emptySlab(lane) }
             do throws(EngineViolation) {
                 return memory.target(try engine.place(header, lane: Int(lane.rawValue)), lane)
             } catch {
                 end(.violation(error))
                 throw .rangeOutOfBounds
             }
-        case .failure, .machineState:
+        case .failure, .machineState, .regionKeys:
             return buffers.target(lane)
         default:
             throw .malformedPayload(kind: header.kind)
@@ -145,7 +156,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
     /// Waits until the pages parked in a lane's slab are in: microseconds after the events in front of them were read.
     private mutating func emptySlab(_ lane: LaneIndex) {
         let deadline = MonotonicClock.nowNanoseconds() + 1_000_000_000
-        while memory.isSlabInUse(lane), ending == nil {
+        while memory.isSlabInUse(Int(lane.rawValue)), ending == nil {
             for number in 0..<memory.userfaultCount { readFaults(number) }
             retryParked()
             if MonotonicClock.nowNanoseconds() > deadline {
@@ -156,6 +167,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
 
     mutating func arrived(_ header: FrameHeader, lane: LaneIndex) {
         do throws(EngineViolation) {
+            if memory.isFetching { return try arrivedFetching(header, lane) }
             switch header.kind {
             case .pages:
                 // Without a payload nothing was placed: doing it now says what is wrong with the frame.
@@ -167,6 +179,17 @@ struct DestinationCore: ~Copyable, TransportHandler {
             }
         } catch {
             end(.violation(error))
+        }
+        noticeMemoryFailure()
+    }
+
+    /// A source with RDMA announces, and sends no page.
+    private mutating func arrivedFetching(_ header: FrameHeader, _ lane: LaneIndex) throws(EngineViolation) {
+        switch header.kind {
+        case .pages, .allSent: end(.unexpectedFrame(header.kind))
+        case .regionKeys, .regionKeysEnd, .zeroPages, .scanned:
+            try announced(header, header.kind == .regionKeys ? buffers.copy(lane, byteCount: header.payloadBytes) : [])
+        default: control(header, lane)
         }
         noticeMemoryFailure()
     }
@@ -198,7 +221,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
 
     mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure) {
         if hasReported { return end(nil) }
-        engine.laneLost(lane: Int(lane.rawValue), &memory)
+        if !memory.isFetching { engine.laneLost(lane: Int(lane.rawValue), &memory) } else { loseFetches() }
         end(SessionError(closure: reason, lane: lane))
     }
 

@@ -41,6 +41,11 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     private let layout: RegionLayout
     private let regions: DestinationRegions
     private let slabs: Slabs
+    /// Set when pages are fetched by RDMA in place of being asked for.
+    var fetcher: PageFetcher?
+    /// The memory as RDMA knows it, with a fetcher.
+    let registration: DestinationRegistration?
+    var isFetching: Bool { registration != nil }
     private var outgoing = BoundedQueue<FrameHeader>(capacity: DestinationMemory.outgoingLength)
     private var parked = BoundedQueue<Parked>(capacity: DestinationMemory.parkedLength)
     /// Parked pieces by slab.
@@ -49,11 +54,25 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     /// What the kernel said when it could not fill guest memory at all.
     private(set) var failure: SessionError?
 
-    init(layout: RegionLayout, regions: DestinationRegions, laneCount: Int) throws(SessionError) {
+    init(
+        layout: RegionLayout, regions: DestinationRegions, laneCount: Int, fetcher: consuming PageFetcher?
+    ) throws(SessionError) {
         self.layout = layout
         self.regions = regions
-        slabs = try Slabs(laneCount: laneCount)
-        parkedInSlab = Array(repeating: 0, count: laneCount)
+        registration = fetcher?.registration
+        parkedInSlab = Array(repeating: 0, count: registration?.slotCount ?? laneCount)
+        slabs = try Slabs(count: registration == nil ? laneCount : 1)
+        self.fetcher = fetcher
+    }
+
+    /// Where bytes lie that were received by lane, or by slot when they were fetched.
+    private func slabAddress(_ number: Int, _ byteOffset: Int) -> UInt {
+        registration?.slabs.address(number, byteOffset) ?? slabs.address(number, byteOffset)
+    }
+
+    /// Frees the slots of fetched pieces that are all installed by now.
+    mutating func freeLingering() {
+        fetcher?.freeLingering { [parkedInSlab] slot in parkedInSlab[slot] > 0 }
     }
 
     // MARK: Userfaultfds
@@ -104,17 +123,32 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     }
 
     mutating func request(_ window: PageRange, demanded: PageIndex) -> Bool {
+        if isFetching {
+            // The range is the engine's own, so the planner has nothing to object to.
+            do throws(EngineViolation) { try fetcher!.planner.request(window: window, demanded: demanded) } catch {
+                fail(.violation(error))
+            }
+            return true
+        }
         var header = FrameHeader(.request, range: window)
         header.argument = UInt64(demanded)
         return outgoing.append(header)
     }
 
     mutating func grantCredit(bytes: Int) -> Bool {
-        outgoing.append(FrameHeader(.credit, argument: UInt64(bytes)))
+        if isFetching {
+            do throws(EngineViolation) { try fetcher!.planner.credit(bytes: UInt64(bytes)) } catch { fail(.violation(error)) }
+            return true
+        }
+        return outgoing.append(FrameHeader(.credit, argument: UInt64(bytes)))
     }
 
     mutating func reportRemoved(_ range: PageRange) -> Bool {
-        outgoing.append(FrameHeader(.removed, range: range))
+        if isFetching {
+            fetcher!.planner.settled(range)
+            return true
+        }
+        return outgoing.append(FrameHeader(.removed, range: range))
     }
 
     mutating func reportAllResident() -> Bool {
@@ -129,7 +163,7 @@ struct DestinationMemory: ~Copyable, DestinationSink {
 
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {
         finish(
-            regions.copy(range, from: slabs.address(lane, byteOffset)), .fromSlab(range, lane: lane, byteOffset: byteOffset), range)
+            regions.copy(range, from: slabAddress(lane, byteOffset)), .fromSlab(range, lane: lane, byteOffset: byteOffset), range)
     }
 
     mutating func resolve(_ region: RegionIndex, _ page: PageIndex) {
@@ -181,7 +215,8 @@ struct DestinationMemory: ~Copyable, DestinationSink {
 
     var hasParked: Bool { !parked.isEmpty }
 
-    func isSlabInUse(_ lane: LaneIndex) -> Bool { parkedInSlab[Int(lane.rawValue)] > 0 }
+    /// Whether a lane's slab, or a fetched piece's, holds pages the kernel has refused so far.
+    func isSlabInUse(_ number: Int) -> Bool { parkedInSlab[number] > 0 }
 
     private mutating func park(_ work: Parked) {
         guard parked.append(work) else {

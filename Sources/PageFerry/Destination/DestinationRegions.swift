@@ -96,6 +96,12 @@ public struct DestinationRegions: Sendable {
         }
     }
 
+    /// Where mapping B of a region begins; nil for anonymous memory. Good while this value lives.
+    func mappingAddress(_ region: RegionIndex) -> UInt? {
+        guard let base = unsafe regions[Int(region)].base else { return nil }
+        return UInt(bitPattern: base)
+    }
+
     var receivesInPlace: [Bool] { regions.map { $0.file != nil } }
 
     // MARK: Events

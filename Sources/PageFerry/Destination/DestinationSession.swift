@@ -4,6 +4,8 @@ import PageTransport
 import PageWire
 import StreamTransport
 import Synchronization
+import Uring
+import VerbsTransport
 
 /// One source being pulled from: a thread of its own serves the faults of the regions handed over.
 public final class DestinationSession: Sendable {
@@ -15,6 +17,8 @@ public final class DestinationSession: Sendable {
         public var spinNanoseconds: UInt64 = 50_000
         /// The most bytes taken from a connection at once: a fault waits for at most one such piece.
         public var receiveBytes = 128 << 10
+        /// Over RDMA: who moves the pages nobody asked for.
+        public var push = PushMethod.read
 
         public init() {}
     }
@@ -71,31 +75,48 @@ public final class DestinationSession: Sendable {
     private func serve(
         _ opened: OpenedDestination, _ mapped: DestinationRegions, _ configuration: Configuration
     ) -> SessionError? {
+        if let connections = opened.lanes.verbs, let registration = opened.registration {
+            do throws(UringError) {
+                let transport = try VerbsTransport(lanes: connections)
+                let fetcher = PageFetcher(layout: opened.layout, registration: registration, method: configuration.push)
+                return run(transport, opened, mapped, fetcher, configuration)
+            } catch {
+                return .cannotConnect(error.description)
+            }
+        }
         var transportConfiguration = StreamConfiguration()
         // Exactly a header: page bytes never pass through a buffer on their way to guest memory.
         transportConfiguration.urgentReadAheadBytes = FrameHeader.byteCount
         transportConfiguration.bulkReadAheadBytes = FrameHeader.byteCount
         transportConfiguration.mostReceiveBytes = configuration.receiveBytes
-        let laneCount = opened.lanes.count
         do throws(StreamError) {
-            let transport = try StreamTransport(lanes: StreamLanes(opened.lanes), configuration: transportConfiguration)
-            do throws(SessionError) {
-                var engineConfiguration = DestinationEngine.Configuration(
-                    receivesInPlace: mapped.receivesInPlace, laneCount: laneCount)
-                engineConfiguration.window = configuration.window
-                engineConfiguration.creditBytes = configuration.creditBytes
-                let core = DestinationCore(
-                    engine: DestinationEngine(layout: opened.layout, configuration: engineConfiguration),
-                    memory: try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount),
-                    laneCount: laneCount, mailbox: orders, notify: notify, relay: relay)
-                var shard = DestinationShard(
-                    core: core, transport: transport, statistics: statistics, spinNanoseconds: configuration.spinNanoseconds)
-                return shard.run()
-            } catch {
-                return error
-            }
+            let transport = try StreamTransport(
+                lanes: StreamLanes(opened.lanes.sockets ?? []), configuration: transportConfiguration)
+            return run(transport, opened, mapped, nil, configuration)
         } catch {
             return .cannotConnect(error.description)
+        }
+    }
+
+    private func run<Transport: PageTransport & ~Copyable>(
+        _ transport: consuming Transport, _ opened: OpenedDestination, _ mapped: DestinationRegions,
+        _ fetcher: consuming PageFetcher?, _ configuration: Configuration
+    ) -> SessionError? {
+        let laneCount = opened.lanes.count
+        var engineConfiguration = DestinationEngine.Configuration(
+            receivesInPlace: mapped.receivesInPlace, laneCount: opened.registration?.slotCount ?? laneCount)
+        engineConfiguration.window = configuration.window
+        engineConfiguration.creditBytes = configuration.creditBytes
+        do throws(SessionError) {
+            let core = DestinationCore(
+                engine: DestinationEngine(layout: opened.layout, configuration: engineConfiguration),
+                memory: try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount, fetcher: fetcher),
+                laneCount: laneCount, mailbox: orders, notify: notify, relay: relay)
+            var shard = DestinationShard(
+                core: core, transport: transport, statistics: statistics, spinNanoseconds: configuration.spinNanoseconds)
+            return shard.run()
+        } catch {
+            return error
         }
     }
 }

@@ -8,6 +8,8 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// While threads wait, and for this long after, pushed pages are received in small pieces.
     private static var thinNanoseconds: UInt64 { 1_000_000 }
     private static var thinBytes: Int { 16 << 10 }
+    /// A push that is decided here pauses for this long after a fault.
+    private static var holdNanoseconds: UInt64 { 150_000 }
     /// How many times longer than otherwise to spin while an answer is awaited.
     private static var answerSpins: UInt64 { 8 }
     private static var statisticsIntervalNanoseconds: UInt64 { 50_000_000 }
@@ -65,6 +67,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
             || MonotonicClock.nowNanoseconds() - core.lastFaultNanoseconds < Self.thinNanoseconds
         transport.limitBursts(toBytes: isInUse ? Self.thinBytes : nil)
         core.engine.retry(&core.memory)
+        if core.memory.isFetching { _ = core.fetchWhatIsDue(&transport, mostPushBytes: mostPushBytes()) }
         while let header = core.memory.nextOutgoing, transport.submit(header, lane: .urgent) {
             core.memory.outgoingSent()
             if header.kind == .allResident {
@@ -80,6 +83,15 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         if transport.freeSlots(.urgent) > 0, core.takeMachineStateEnd() {
             _ = transport.submit(FrameHeader(.machineStateEnd), lane: .urgent)
         }
+    }
+
+    /// How much of the push may be begun now, where this side decides it: nothing while a demand is out or the machine state
+    /// loads, little for a while after.
+    private func mostPushBytes() -> Int {
+        guard core.engine.waitingPages == 0, !core.isLoading else { return 0 }
+        let quiet = MonotonicClock.nowNanoseconds() - core.lastFaultNanoseconds
+        if quiet < Self.holdNanoseconds { return 0 }
+        return quiet < 2 * Self.thinNanoseconds ? 2 * Self.thinBytes : .max
     }
 
     /// When the last page is in and visible, the guest is set free before the source hears of it.

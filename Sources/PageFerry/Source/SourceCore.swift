@@ -9,11 +9,23 @@ struct SourceCore: ~Copyable, TransportHandler {
     static let mailboxToken: UInt64 = 1
     /// Control frames waiting for room on the urgent lane. Bounded by the protocol: a handful a session.
     private static let outboxLength = 64
+    private static let mostGrants = 256
+
+    /// A range to be written to the destination's memory.
+    struct Grant: Sendable {
+        var range: PageRange
+        var target: WriteTarget
+        var immediate: UInt32
+    }
 
     var engine: SourceEngine
     let mailbox: Mailbox<SourceOrder>
     let notify: @Sendable (SourceNotice) -> Void
     let relay: MachineStateRelay?
+    /// The destination reads the memory by itself: what it has is not known here.
+    let isExposed: Bool
+    /// Writes the destination has asked for; it grants no more than these at a time.
+    var grants = BoundedQueue<Grant>(capacity: SourceCore.mostGrants)
     private let buffers: ControlBuffers
     private(set) var outbox: BoundedQueue<FrameHeader>
     /// Machine state on its way to the destination; bounded by the relay.
@@ -30,8 +42,9 @@ struct SourceCore: ~Copyable, TransportHandler {
 
     init(
         engine: consuming SourceEngine, laneCount: Int, mailbox: Mailbox<SourceOrder>, notify: @escaping @Sendable (SourceNotice) -> Void,
-        relay: MachineStateRelay?
+        relay: MachineStateRelay?, isExposed: Bool
     ) {
+        self.isExposed = isExposed
         self.engine = engine
         self.mailbox = mailbox
         self.notify = notify
@@ -90,13 +103,14 @@ struct SourceCore: ~Copyable, TransportHandler {
 
     mutating func place(_ header: FrameHeader, lane: LaneIndex) throws(FrameError) -> PayloadTarget {
         switch header.kind {
-        case .failure, .machineState: return buffers.target(lane)
+        case .failure, .machineState, .grant: return buffers.target(lane)
         default: throw .malformedPayload(kind: header.kind)
         }
     }
 
     mutating func arrived(_ header: FrameHeader, lane: LaneIndex) {
         do throws(EngineViolation) {
+            if isExposed { return try arrivedExposed(header, lane) }
             switch header.kind {
             case .request:
                 guard header.argument <= UInt64(RegionLayout.mostBytes) else { throw .outsideRegions(header.range) }
@@ -114,6 +128,28 @@ struct SourceCore: ~Copyable, TransportHandler {
         }
     }
 
+    /// A destination that reads by itself asks for nothing but writes.
+    private mutating func arrivedExposed(_ header: FrameHeader, _ lane: LaneIndex) throws(EngineViolation) {
+        switch header.kind {
+        case .grant: try grant(header, lane)
+        case .request, .credit, .removed: end(.unexpectedFrame(header.kind))
+        default: control(header, lane)
+        }
+    }
+
+    private mutating func grant(_ header: FrameHeader, _ lane: LaneIndex) throws(EngineViolation) {
+        guard Int(header.region) < engine.layout.count, engine.layout.contains(header.range), header.pageCount > 0 else {
+            throw .outsideRegions(header.range)
+        }
+        let target: WriteTarget
+        do throws(FrameError) {
+            target = try WriteTarget(decoding: buffers.copy(lane, byteCount: header.payloadBytes))
+        } catch {
+            return end(.damagedFrame(error))
+        }
+        guard grants.append(Grant(range: header.range, target: target, immediate: header.sequence)) else { throw .creditOverflow }
+    }
+
     private mutating func control(_ header: FrameHeader, _ lane: LaneIndex) {
         switch header.kind {
         case .machineState:
@@ -128,7 +164,7 @@ struct SourceCore: ~Copyable, TransportHandler {
             notify(.resumed)
         case .allResident:
             // Believed only when it can be true: the memory is let go for it.
-            guard engine.isAllSent, relay == nil || isCommitted else { return end(.unexpectedFrame(header.kind)) }
+            guard guestStoppedNanoseconds != nil, isExposed || engine.isAllSent, relay == nil || isCommitted else { return end(.unexpectedFrame(header.kind)) }
             lastPageNanoseconds = MonotonicClock.nowNanoseconds()
             notify(.allResident)
             end(nil)

@@ -1,6 +1,7 @@
 import HostMemory
 import PageCore
 import Synchronization
+import Verbs
 
 /// One region of a source's memory, as it is given to a session.
 public struct SourceRegionDescriptor: Sendable {
@@ -93,6 +94,16 @@ public final class SourceImage: Sendable {
         } catch {
             throw .memory(error.description)
         }
+    }
+
+    private let exposures = Mutex<[SourceExposure]>([])
+
+    /// The memory as a protection domain's destinations may read it; registered when it is asked for the first time.
+    func exposure(for domain: ProtectionDomain) throws(SessionError) -> SourceExposure {
+        if let known = exposures.withLock({ $0.first { $0.domain === domain } }) { return known }
+        let made = try SourceExposure(self, domain: domain)
+        exposures.withLock { $0.append(made) }
+        return made
     }
 
     private init(_ regions: [(String, Region)]) throws(SessionError) {

@@ -4,21 +4,30 @@ import PageCore
 import PageWire
 import StreamTransport
 import Synchronization
+import Verbs
+import VerbsTransport
 
 /// A destination that has opened a session, accepted the regions and joined all its lanes.
 public struct OpenedSource: Sendable {
-    /// One connected socket a lane, the urgent one first; owned by whoever takes this.
-    var lanes: [Int32]
+    /// The urgent lane first; owned by whoever takes this.
+    var lanes: [ConnectedLane]
     public let features: ProtocolFeatures
     /// The destination, for messages.
     public let peer: String
     let layout: RegionLayout
 
+    /// Makes the memory ready for a destination that reads it by RDMA; nothing to do for others. Pins it, which takes time:
+    /// call it while the guest still runs.
+    public func prepare(_ image: SourceImage) throws(SessionError) {
+        if let connection = lanes.verbs?.first { _ = try image.exposure(for: connection.domain) }
+    }
+
     /// Tells the destination why nothing comes of it, in place of a session.
     public func refuse(_ error: SessionError) {
-        for lane in lanes.dropFirst() { Glibc.close(lane) }
-        guard var channel = try? StreamSetupChannel(adopting: lanes[0]) else { return }
+        for lane in lanes.dropFirst() { lane.close() }
+        guard var channel = try? LaneChannel(lanes[0]) else { return }
         channel.refuse(error)
+        channel.release().close()
     }
 }
 
@@ -42,7 +51,7 @@ public final class SourceServer: Sendable {
     /// A session whose lanes are still being joined.
     private struct Pending {
         var offer: SessionOffer
-        var lanes: [Int32?]
+        var lanes: [ConnectedLane?]
         var peer: String
     }
 
@@ -70,20 +79,38 @@ public final class SourceServer: Sendable {
     let arrivals = Mailbox<Arrival>()
     /// Readable once the server is to stop.
     private let stopEvent: Int32
-    private let acceptor = Mutex<DedicatedThread?>(nil)
+    private let acceptors = Mutex<[DedicatedThread]>([])
 
-    public init(listener: consuming sending StreamListener, layout: RegionLayout, configuration: Configuration) {
+    public convenience init(listener: consuming sending SourceListener, layout: RegionLayout, configuration: Configuration) {
+        var listener = listener
+        self.init(
+            listener: listener.stream.take(), verbs: listener.verbs.take(), layout: layout, configuration: configuration)
+    }
+
+    /// - Parameters:
+    ///   - listener: takes TCP or unix connections; nil when none are wanted.
+    ///   - verbs: takes RDMA connections; nil when none are wanted.
+    public init(
+        listener: consuming sending StreamListener?, verbs: consuming sending VerbsListener? = nil, layout: RegionLayout,
+        configuration: Configuration
+    ) {
         self.layout = layout
         self.configuration = configuration
         stopEvent = eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK))
         precondition(stopEvent >= 0, "the process has no descriptor left (eventfd: error \(errno)); raise `ulimit -n`")
-        let box = Mutex<StreamListener?>(listener)
-        acceptor.withLock { acceptor in
-            acceptor = DedicatedThread(name: "accept") { [self] in
-                guard let listener = box.withLock({ $0.take() }) else { return }
+        let streams = Mutex<StreamListener?>(listener)
+        let verbs = Mutex<VerbsListener?>(verbs)
+        let threads = [
+            DedicatedThread(name: "accept") { [self] in
+                guard let listener = streams.withLock({ $0.take() }) else { return }
                 acceptConnections(listener)
-            }
-        }
+            },
+            DedicatedThread(name: "accept-rdma") { [self] in
+                guard let listener = verbs.withLock({ $0.take() }) else { return }
+                acceptRequests(listener)
+            },
+        ]
+        acceptors.withLock { $0 = threads }
     }
 
     deinit { Glibc.close(stopEvent) }
@@ -116,12 +143,16 @@ public final class SourceServer: Sendable {
     /// Stops listening, and drops destinations that are not fully connected.
     public func stop() {
         eventfd_write(stopEvent, 1)
-        acceptor.withLock { $0.take() }?.join()
+        let threads = acceptors.withLock { acceptors in
+            defer { acceptors = [] }
+            return acceptors
+        }
+        for thread in threads { thread.join() }
         let abandoned = state.withLock { state in
             defer { state.pending.removeAll() }
             return state.pending.values.flatMap { $0.lanes.compactMap { $0 } }
         }
-        for lane in abandoned { Glibc.close(lane) }
+        for lane in abandoned { lane.close() }
         arrivals.post(.stopped)
     }
 
@@ -140,8 +171,34 @@ public final class SourceServer: Sendable {
         }
     }
 
-    /// Handshakes run on threads of their own; no more of them than sessions and their lanes can need.
+    private func acceptRequests(_ listener: consuming VerbsListener) {
+        var listener = listener
+        while true {
+            do throws(VerbsError) {
+                guard let request = try listener.nextRequest(timeoutNanoseconds: .max, wake: stopEvent) else { return }
+                admit { [self] in
+                    do throws(VerbsError) {
+                        try request.accept(timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
+                    } catch {
+                        return arrivals.post(.refused(peer: request.peerDescription, SessionError(error)))
+                    }
+                    greet(.verbs(request))
+                }
+            } catch {
+                arrivals.post(.failed(.cannotConnect(error.description)))
+                return
+            }
+        }
+    }
+
     private func admit(_ connection: consuming StreamConnection) {
+        let socket = connection.release()
+        if !admit({ [self] in greet(.stream(socket)) }) { Glibc.close(socket) }
+    }
+
+    /// Handshakes run on threads of their own; no more of them than sessions and their lanes can need.
+    @discardableResult
+    private func admit(_ handshake: @escaping @Sendable () -> Void) -> Bool {
         // One more than sessions can need would do, were a handshake over the moment its peer learns of it.
         let most = configuration.mostSessions * configuration.mostLanes + Self.spareHandshakes
         let isAdmitted = state.withLock { state in
@@ -149,18 +206,18 @@ public final class SourceServer: Sendable {
             state.handshakes += 1
             return true
         }
-        guard isAdmitted else { return }
-        let socket = connection.release()
+        guard isAdmitted else { return false }
         _ = DedicatedThread(name: "handshake") { [self] in
-            greet(socket)
+            handshake()
             state.withLock { $0.handshakes -= 1 }
         }
+        return true
     }
 
-    private func greet(_ socket: Int32) {
+    private func greet(_ lane: ConnectedLane) {
         var peer = "a destination"
         do throws(SessionError) {
-            var channel = try StreamSetupChannel(adopting: socket)
+            var channel = try LaneChannel(lane)
             peer = channel.peerDescription
             let hello = try SourceHandshake.greet(&channel, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
             if hello.lane == 0 {
@@ -173,7 +230,7 @@ public final class SourceServer: Sendable {
         }
     }
 
-    private func open(_ channel: consuming StreamSetupChannel, _ hello: Hello) throws(SessionError) {
+    private func open(_ channel: consuming LaneChannel, _ hello: Hello) throws(SessionError) {
         var channel = channel
         let isFree = state.withLock { state in
             guard state.openCount < configuration.mostSessions else { return false }
@@ -206,13 +263,13 @@ public final class SourceServer: Sendable {
                 state.openCount -= 1
                 return state.pending.removeValue(forKey: offer.session.identifier)?.lanes ?? []
             }
-            for case let lane? in joined { Glibc.close(lane) }
+            for case let lane? in joined { lane.close() }
             throw error
         }
         complete(offer, lane: 0, channel.release())
     }
 
-    private func join(_ channel: consuming StreamSetupChannel, _ hello: Hello) throws(SessionError) {
+    private func join(_ channel: consuming LaneChannel, _ hello: Hello) throws(SessionError) {
         var channel = channel
         let pending = state.withLock { $0.pending[hello.session.identifier] }
         guard let pending else {
@@ -226,11 +283,13 @@ public final class SourceServer: Sendable {
     }
 
     /// A lane is connected; with the last one the session is open.
-    private func complete(_ offer: SessionOffer, lane: Int, _ descriptor: Int32) {
+    private func complete(_ offer: SessionOffer, lane: Int, _ connected: ConnectedLane) {
         let (opened, isTaken) = state.withLock { state -> (OpenedSource?, Bool) in
             guard var pending = state.pending[offer.session.identifier], pending.lanes[lane] == nil else { return (nil, false) }
-            pending.lanes[lane] = descriptor
+            pending.lanes[lane] = connected
             let lanes = pending.lanes.compactMap { $0 }
+            // All over one transport: a lane that joins over another is none of this session's.
+            guard lanes.sockets != nil || lanes.verbs != nil else { return (nil, false) }
             guard lanes.count == offer.laneCount else {
                 state.pending[offer.session.identifier] = pending
                 return (nil, true)
@@ -238,7 +297,7 @@ public final class SourceServer: Sendable {
             state.pending[offer.session.identifier] = nil
             return (OpenedSource(lanes: lanes, features: offer.features, peer: pending.peer, layout: offer.layout), true)
         }
-        if !isTaken { Glibc.close(descriptor) }
+        if !isTaken { connected.close() }
         if let opened { arrivals.post(.opened(opened)) }
     }
 }

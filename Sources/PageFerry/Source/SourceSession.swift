@@ -4,6 +4,8 @@ import PageTransport
 import PageWire
 import StreamTransport
 import Synchronization
+import Uring
+import VerbsTransport
 
 /// One destination being served: a thread of its own answers requests and pushes the rest.
 public final class SourceSession: Sendable {
@@ -65,22 +67,42 @@ public final class SourceSession: Sendable {
     public func join() { thread.withLock { $0.take() }?.join() }
 
     private func serve(_ opened: OpenedSource, _ image: SourceImage, _ configuration: Configuration) -> SessionError? {
+        if let connections = opened.lanes.verbs {
+            do throws(UringError) {
+                let transport = try VerbsTransport(lanes: connections)
+                do throws(SessionError) {
+                    let exposure = try image.exposure(for: connections[0].domain)
+                    return try run(transport, opened, image, exposure, configuration)
+                } catch {
+                    return error
+                }
+            } catch {
+                return .cannotConnect(error.description)
+            }
+        }
         var transportConfiguration = StreamConfiguration()
         // Requests are headers without payload: many come with one receive.
         transportConfiguration.urgentReadAheadBytes = 8 << 10
         do throws(StreamError) {
-            let transport = try StreamTransport(lanes: StreamLanes(opened.lanes), configuration: transportConfiguration)
-            let memory: SourceMemory
-            do throws(SessionError) { memory = try SourceMemory(image) } catch { return error }
-            let core = SourceCore(
-                engine: SourceEngine(layout: opened.layout, configuration: configuration.engine), laneCount: opened.lanes.count,
-                mailbox: orders, notify: notify, relay: relay)
-            var shard = SourceShard(
-                core: core, transport: transport, memory: memory, statistics: statistics,
-                spinNanoseconds: configuration.spinNanoseconds)
-            return shard.run()
+            let transport = try StreamTransport(
+                lanes: StreamLanes(opened.lanes.sockets ?? []), configuration: transportConfiguration)
+            do throws(SessionError) { return try run(transport, opened, image, nil, configuration) } catch { return error }
         } catch {
             return .cannotConnect(error.description)
         }
+    }
+
+    private func run<Transport: PageTransport & ~Copyable>(
+        _ transport: consuming Transport, _ opened: OpenedSource, _ image: SourceImage, _ exposure: SourceExposure?,
+        _ configuration: Configuration
+    ) throws(SessionError) -> SessionError? {
+        let memory = try SourceMemory(image)
+        let core = SourceCore(
+            engine: SourceEngine(layout: opened.layout, configuration: configuration.engine), laneCount: opened.lanes.count,
+            mailbox: orders, notify: notify, relay: relay, isExposed: exposure != nil)
+        var shard = SourceShard(
+            core: core, transport: transport, memory: memory, exposure: exposure, statistics: statistics,
+            spinNanoseconds: configuration.spinNanoseconds)
+        return shard.run()
     }
 }

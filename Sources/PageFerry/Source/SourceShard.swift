@@ -23,6 +23,9 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private var core: SourceCore
     private var transport: Transport
     private var memory: SourceMemory
+    /// Set when the destination reads the memory by itself.
+    private let exposure: SourceExposure?
+    private var announcement: SourceAnnouncement?
     private let statistics: SharedStatistics
     private let spinNanoseconds: UInt64
     /// Lanes on which the end of the pages has been announced.
@@ -31,12 +34,14 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
 
     init(
         core: consuming SourceCore, transport: consuming Transport, memory: consuming SourceMemory,
-        statistics: SharedStatistics, spinNanoseconds: UInt64
+        exposure: SourceExposure?, statistics: SharedStatistics, spinNanoseconds: UInt64
     ) {
         self.core = core
         endedLanes = Array(repeating: false, count: transport.laneCount)
         self.transport = transport
         self.memory = memory
+        self.exposure = exposure
+        announcement = nil
         self.statistics = statistics
         self.spinNanoseconds = spinNanoseconds
     }
@@ -60,12 +65,48 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     ///
     /// - Returns: how long to wait for the next event: not at all when more could go at once.
     private mutating func sendWhatIsDue() -> WaitPolicy {
+        if let exposure {
+            sendControl()
+            return expose(exposure)
+        }
         sendUrgent(includingWindows: false)
         sendControl()
         sendUrgent(includingWindows: true)
         let wait = push()
         announceEnd()
         return wait
+    }
+
+    /// Tells the destination where the memory is, and writes what it asks to be written.
+    private mutating func expose(_ exposure: SourceExposure) -> WaitPolicy {
+        let idle = WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 100_000_000)
+        guard core.guestStoppedNanoseconds != nil else { return idle }
+        if announcement == nil {
+            do throws(SessionError) { try exposure.refresh() } catch {
+                core.end(error)
+                return .immediate
+            }
+            announcement = SourceAnnouncement(layout: core.engine.layout, keys: exposure.keys)
+        }
+        writeGranted(exposure)
+        return announcement!.proceed(&transport, &memory) ? .immediate : idle
+    }
+
+    private mutating func writeGranted(_ exposure: SourceExposure) {
+        let bulkLanes = max(1, transport.laneCount - 2)
+        while let grant = core.grants.first {
+            let number = min(transport.laneCount - 1, 2 + Int(grant.immediate) % bulkLanes)
+            let lane = LaneIndex(UInt8(number))
+            guard transport.freeOneSided(lane) > 0 else { return }
+            guard let local = exposure.local(grant.range) else { return core.end(.violation(.outsideRegions(grant.range))) }
+            let byteCount = grant.range.count << core.engine.layout[grant.range.region].pageSize.shift
+            guard
+                transport.write(
+                    byteCount, from: local, to: RemoteMemory(address: grant.target.address, key: grant.target.key),
+                    immediate: grant.immediate, token: 0, lane: lane)
+            else { return }
+            core.grants.popFirst()
+        }
     }
 
     private mutating func sendUrgent(includingWindows: Bool) {
@@ -167,7 +208,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         nextStatisticsNanoseconds = now + Self.statisticsIntervalNanoseconds
         var snapshot = SessionStatistics()
         snapshot.totalPages = core.engine.layout.totalPages
-        snapshot.missingPages = core.engine.unsentPages
+        snapshot.missingPages = core.isExposed && core.lastPageNanoseconds != nil ? 0 : core.engine.unsentPages
         snapshot.counts = core.engine.counts
         snapshot.faults = core.engine.requestCount
         snapshot.guestStoppedNanoseconds = core.guestStoppedNanoseconds
