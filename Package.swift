@@ -63,11 +63,19 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
+        .target(
+            name: "Benchmarking",
+            dependencies: [
+                "CShims", "PageCore", "PageEngine", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault", "Demonstration",
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
+            swiftSettings: strict
+        ),
         .executableTarget(
             name: "pageferry",
             dependencies: [
                 "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
-                "Handoff", "PageSimulation", "Demonstration",
+                "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -4,8 +4,8 @@ import PageCore
 import Synchronization
 
 /// A process started by a demonstration: ended, by its id, at the end of this value's life.
-final class ChildProcess: Sendable {
-    let processIdentifier: pid_t
+package final class ChildProcess: Sendable {
+    package let processIdentifier: pid_t
     private let exitCode = Mutex<Int32?>(nil)
 
     /// Starts a program.
@@ -13,7 +13,7 @@ final class ChildProcess: Sendable {
     /// - Parameters:
     ///   - inheriting: descriptors of this process, by the numbers they have in the new one.
     ///   - environment: what is added to this process's environment.
-    init(
+    package init(
         _ arguments: [String], inheriting: [Int32: Int32] = [:], environment: [String: String] = [:]
     ) throws(DemonstrationError) {
         var child: pid_t = 0
@@ -43,7 +43,7 @@ final class ChildProcess: Sendable {
     /// Waits for the process's own end.
     ///
     /// - Returns: its exit code, or 128 and its signal; nil when it still runs at the deadline.
-    func waitForEnd(timeoutNanoseconds: UInt64) -> Int32? {
+    package func waitForEnd(timeoutNanoseconds: UInt64) -> Int32? {
         let deadline = MonotonicClock.nowNanoseconds() + timeoutNanoseconds
         while true {
             if let code = reap(WNOHANG) { return code }
@@ -53,7 +53,7 @@ final class ChildProcess: Sendable {
     }
 
     /// Ends the process at once.
-    func end() {
+    package func end() {
         guard exitCode.withLock({ $0 }) == nil else { return }
         kill(processIdentifier, SIGKILL)
         _ = reap(0)

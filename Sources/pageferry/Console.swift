@@ -20,6 +20,10 @@ enum Console {
         if isTerminal { write("\r\u{1B}[K\(text)") }
     }
 
+    static func clearProgress() {
+        if isTerminal { write("\r\u{1B}[K") }
+    }
+
     static func write(_ text: String) {
         let bytes = Array(text.utf8)
         // SAFETY: the array outlives the call.

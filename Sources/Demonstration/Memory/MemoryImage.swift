@@ -2,11 +2,13 @@ import Glibc
 import HostMemory
 import PageCore
 
-/// The memory file the demonstration's source serves: made in /dev/shm, removed at the end of its life.
-struct MemoryImage: ~Copyable {
-    let path: String
+/// The memory file a demonstration's source serves: made in /dev/shm, removed at the end of its life.
+package struct MemoryImage: ~Copyable {
+    package let path: String
 
-    init(lengthBytes: Int) throws(DemonstrationError) {
+    /// - Parameter dataBytes: how much of the file's start holds data on every page, and the rest nothing; nil mixes data, zero
+    ///   pages and holes.
+    package init(lengthBytes: Int, dataBytes: Int? = nil) throws(DemonstrationError) {
         path = "/dev/shm/pageferry-demo.\(getpid()).\(MonotonicClock.nowNanoseconds())"
         // SAFETY: the path is terminated and lives for the call.
         let descriptor = unsafe open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
@@ -18,6 +20,10 @@ struct MemoryImage: ~Copyable {
             let file = try MemoryFile(adopting: descriptor, name: path)
             let mapping = try MappedMemory(of: file, lengthBytes: lengthBytes, access: .readWrite)
             let memory = unsafe PatternedMemory(address: mapping.address, pageCount: mapping.pageCount)
+            if let dataBytes {
+                for page in 0..<(dataBytes >> PageSize.fourKiB.shift) { memory.write(page, version: 0) }
+                return
+            }
             for page in 0..<memory.pageCount {
                 switch MemoryPattern.content(of: page) {
                 case .hole: break

@@ -2,7 +2,7 @@ import PageCore
 
 /// What the memory demonstration puts into each page, a pure function of the page's number: holes, zero pages, and pages
 /// in which every word differs.
-enum MemoryPattern {
+package enum MemoryPattern {
     static let wordsPerPage = 512
 
     enum Content {
@@ -24,7 +24,7 @@ enum MemoryPattern {
 
     /// The word at `index` of a page, as the source has it (`version` 0) or as the rewriting thread leaves it (1).
     @inline(__always)
-    static func word(_ page: PageIndex, _ index: Int, version: UInt64) -> UInt64 {
+    package static func word(_ page: PageIndex, _ index: Int, version: UInt64) -> UInt64 {
         (UInt64(page) &* 0x9E37_79B9_7F4A_7C15 &+ version &* 0xD6E8_FEB8_6659_FD93) ^ (UInt64(index + 1) &* 0xBF58_476D_1CE4_E5B9)
     }
 
@@ -38,12 +38,12 @@ enum MemoryPattern {
 /// A run of pages of this process's memory, read and written word by word.
 ///
 /// SAFETY: `@safe` because the demonstration keeps the mapping for as long as any copy of this lives, and pages are checked.
-@safe struct PatternedMemory: @unchecked Sendable {
+@safe package struct PatternedMemory: @unchecked Sendable {
     private let base: UnsafeMutablePointer<UInt64>
-    let pageCount: Int
+    package let pageCount: Int
 
     /// - Parameter address: of a mapping of `pageCount` 4 KiB pages.
-    @unsafe init(address: UInt, pageCount: Int) {
+    @unsafe package init(address: UInt, pageCount: Int) {
         unsafe base = UnsafeMutablePointer(bitPattern: address)!
         self.pageCount = pageCount
     }
@@ -55,7 +55,7 @@ enum MemoryPattern {
     }
 
     /// Fills a page with its data.
-    func write(_ page: PageIndex, version: UInt64) {
+    package func write(_ page: PageIndex, version: UInt64) {
         let words = unsafe words(page)
         for index in 0..<MemoryPattern.wordsPerPage {
             unsafe words[index] = MemoryPattern.word(page, index, version: version)
@@ -66,8 +66,17 @@ enum MemoryPattern {
         unsafe words(page).update(repeating: 0)
     }
 
+    /// Makes the first word one that no version of the page has.
+    package func spoil(_ page: PageIndex) {
+        unsafe words(page)[0] = ~MemoryPattern.word(page, 0, version: 0)
+    }
+
+    /// Whether a first word is that of the page's data as the source has it.
+    @inline(__always)
+    package static func isFirstWord(_ word: UInt64, of page: PageIndex) -> Bool { word == MemoryPattern.word(page, 0, version: 0) }
+
     /// Reads the first word: the access that waits when the page is not here.
-    func touch(_ page: PageIndex) -> UInt64 {
+    package func touch(_ page: PageIndex) -> UInt64 {
         unsafe words(page)[0]
     }
 

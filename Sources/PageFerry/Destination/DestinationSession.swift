@@ -11,7 +11,7 @@ import VerbsTransport
 public final class DestinationSession: Sendable {
     public struct Configuration: Sendable {
         public var window = WindowPolicy()
-        /// Bytes of pushed pages that may be on the way at once.
+        /// Bytes of pushed pages that may be on the way at once; 0 for no push at all.
         public var creditBytes = 512 << 10
         /// How long to spin for the next event before sleeping, after something happened.
         public var spinNanoseconds: UInt64 = 50_000
@@ -19,6 +19,8 @@ public final class DestinationSession: Sendable {
         public var receiveBytes = 128 << 10
         /// Over RDMA: who moves the pages nobody asked for.
         public var push = PushMethod.read
+        /// How often `statistics` is brought up to date.
+        public var statisticsIntervalNanoseconds: UInt64 = 50_000_000
 
         public init() {}
     }
@@ -113,7 +115,7 @@ public final class DestinationSession: Sendable {
                 memory: try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount, fetcher: fetcher),
                 laneCount: laneCount, mailbox: orders, notify: notify, relay: relay)
             var shard = DestinationShard(
-                core: core, transport: transport, statistics: statistics, spinNanoseconds: configuration.spinNanoseconds)
+                core: core, transport: transport, statistics: statistics, configuration: configuration)
             return shard.run()
         } catch {
             return error

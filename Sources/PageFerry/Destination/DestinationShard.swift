@@ -12,7 +12,6 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private static var holdNanoseconds: UInt64 { 150_000 }
     /// How many times longer than otherwise to spin while an answer is awaited.
     private static var answerSpins: UInt64 { 8 }
-    private static var statisticsIntervalNanoseconds: UInt64 { 50_000_000 }
     /// How long a source may take to hang up after it was told that every page is in.
     private static var farewellNanoseconds: UInt64 { 5_000_000_000 }
 
@@ -20,16 +19,19 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private var transport: Transport
     private let statistics: SharedStatistics
     private let spinNanoseconds: UInt64
+    private let statisticsIntervalNanoseconds: UInt64
     private var nextStatisticsNanoseconds: UInt64 = 0
     private var farewellDeadlineNanoseconds: UInt64 = .max
 
     init(
-        core: consuming DestinationCore, transport: consuming Transport, statistics: SharedStatistics, spinNanoseconds: UInt64
+        core: consuming DestinationCore, transport: consuming Transport, statistics: SharedStatistics,
+        configuration: DestinationSession.Configuration
     ) {
         self.core = core
         self.transport = transport
         self.statistics = statistics
-        self.spinNanoseconds = spinNanoseconds
+        spinNanoseconds = configuration.spinNanoseconds
+        statisticsIntervalNanoseconds = configuration.statisticsIntervalNanoseconds
     }
 
     /// Runs until the session is over.
@@ -120,7 +122,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private mutating func publishStatistics(force: Bool) {
         let now = MonotonicClock.nowNanoseconds()
         guard force || now >= nextStatisticsNanoseconds else { return }
-        nextStatisticsNanoseconds = now + Self.statisticsIntervalNanoseconds
+        nextStatisticsNanoseconds = now + statisticsIntervalNanoseconds
         var snapshot = SessionStatistics()
         snapshot.totalPages = core.engine.layout.totalPages
         snapshot.missingPages = core.engine.missingPages

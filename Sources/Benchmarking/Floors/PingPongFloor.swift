@@ -1,0 +1,43 @@
+import Glibc
+import HostMemory
+import PageCore
+import PageFerry
+
+/// The least a request and its page cost on the wire: 16 bytes one way, `answerBytes` the other, one at a time, with a thread
+/// at either end.
+enum PingPongFloor {
+    static let requestBytes = 16
+
+    static func measure(
+        _ kind: SocketKind, _ mode: WaitMode, answerBytes: Int = 4096, count: Int
+    ) throws(BenchmarkError) -> LatencyRecorder {
+        let pair = try SocketPair(kind)
+        let far = pair.far
+        let memory = try orBenchmarkError { try MappedMemory(anonymousBytes: max(answerBytes, 4096) * 2) }
+        try orBenchmarkError { try memory.populate() }
+        let (near, answerAddress) = (pair.near, memory.address + UInt(max(answerBytes, 4096)))
+        let server = DedicatedThread(name: "floor-answer") {
+            // SAFETY: the mapping outlives this thread, which is joined below; it alone uses the second half.
+            guard let answer = unsafe UnsafeMutableRawPointer(bitPattern: answerAddress) else { return }
+            unsafe withUnsafeTemporaryAllocation(byteCount: requestBytes, alignment: 16) { request in
+                guard let request = request.baseAddress else { return }
+                while unsafe BareTransfer.receive(far, request, count: requestBytes, mode: mode) {
+                    guard unsafe BareTransfer.send(far, answer, count: answerBytes) else { return }
+                }
+            }
+        }
+        var recorder = LatencyRecorder()
+        for _ in 0..<count {
+            let start = MonotonicClock.nowNanoseconds()
+            // SAFETY: the first half of the mapping has room for request and answer.
+            guard unsafe BareTransfer.send(near, memory.pointer, count: requestBytes),
+                unsafe BareTransfer.receive(near, memory.pointer, count: answerBytes, mode: mode)
+            else { break }
+            recorder.record(MonotonicClock.nowNanoseconds() - start)
+        }
+        pair.shut()
+        server.join()
+        guard recorder.count == count else { throw BenchmarkError("the bare connection broke: error \(errno)") }
+        return recorder
+    }
+}

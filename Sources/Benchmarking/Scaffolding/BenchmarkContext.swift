@@ -1,0 +1,49 @@
+import PageCore
+
+/// What every benchmark is given.
+public struct BenchmarkContext: Sendable {
+    /// This very program: it is also the source, in a process of its own.
+    public var executablePath: String
+    /// The library that counts allocations, loaded into a process of its own; nil when it was not found.
+    public var allocationProbePath: String?
+    /// Measured rounds of each benchmark; a warm-up round comes before them.
+    public var rounds = 5
+    /// Told what is being done, for a progress line.
+    public var progress: @Sendable (String) -> Void = { _ in }
+
+    public init(executablePath: String) { self.executablePath = executablePath }
+
+    /// Runs interleaved rounds: `body` measures everything that is compared once, in one go.
+    ///
+    /// - Parameter body: its first call warms up, and its records are dropped.
+    func interleave(
+        _ name: String, _ body: (_ round: Int, inout RoundLedger) throws(BenchmarkError) -> Void
+    ) throws(BenchmarkError) -> RoundLedger {
+        var warmUp = RoundLedger()
+        progress("\(name): warming up")
+        try body(0, &warmUp)
+        var ledger = RoundLedger()
+        for round in 1...rounds {
+            progress("\(name): round \(round) of \(rounds)")
+            try body(round, &ledger)
+        }
+        return ledger
+    }
+}
+
+/// How a thread waits for what comes next.
+enum WaitMode: String, Sendable, CaseIterable {
+    /// It spins.
+    case busy
+    /// It sleeps in the kernel.
+    case event
+
+    /// The setting of sessions and sources.
+    var spinNanoseconds: UInt64 { self == .busy ? 1_000_000_000 : 0 }
+}
+
+/// The kinds of connections that are measured.
+enum SocketKind: String, Sendable, CaseIterable {
+    case tcp
+    case unix
+}

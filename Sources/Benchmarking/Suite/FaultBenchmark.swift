@@ -1,0 +1,91 @@
+import Demonstration
+import HostMemory
+import PageCore
+
+/// `bench fault`: one thread touches pages in random order, nothing else goes on; the whole stack in two processes, against the
+/// sum of the floors of the same round.
+struct FaultBenchmark {
+    private static let memoryBytes = 256 << 20
+    private static let faultCount = 4_000
+    /// Every touch lies in a window of its own, whatever the window's size.
+    private static let pagesApart = 16
+
+    private let context: BenchmarkContext
+
+    init(_ context: BenchmarkContext) { self.context = context }
+
+    func run() throws(BenchmarkError) -> BenchmarkResult {
+        var result = BenchmarkResult(
+            name: "fault", title: "A demand fault on an idle session: one thread, random pages, no push", rounds: context.rounds)
+        let image = try orBenchmarkError { try MemoryImage(lengthBytes: Self.memoryBytes, dataBytes: Self.memoryBytes) }
+        let memory = try TwiceMappedMemory(lengthBytes: Self.memoryBytes)
+        var sources: [(SocketKind, WaitMode, SourceProcess)] = []
+        for kind in SocketKind.allCases {
+            for mode in WaitMode.allCases {
+                sources.append((kind, mode, try SourceProcess(executablePath: context.executablePath, memory: image, kind: kind, mode: mode)))
+            }
+        }
+        var latencies: [String: LatencyRecorder] = [:]
+        let ledger = try context.interleave("fault") { (round, ledger) throws(BenchmarkError) in
+            func record(_ name: String, _ recorder: LatencyRecorder) {
+                ledger.record("\(name) p50", recorder.microseconds(50))
+                ledger.record("\(name) p99", recorder.microseconds(99))
+                if round > 0 { latencies[name, default: LatencyRecorder()].add(recorder) }
+            }
+            for mode in WaitMode.allCases {
+                record("userfaultfd \(mode)", try Floors.userfault(memory, mode, count: Self.faultCount, round: round))
+            }
+            for (kind, mode, source) in sources {
+                record("wire \(kind) \(mode)", try PingPongFloor.measure(kind, mode, count: Self.faultCount))
+                for windowBytes in [4 << 10, 64 << 10] {
+                    let name = "\(kind) \(mode) \(windowBytes >> 10)K"
+                    record(name, try faults(source, memory, mode, windowBytes: windowBytes, round: round))
+                }
+            }
+        }
+        result.figures = figures(ledger)
+        result.distributions = latencies.sorted { $0.key < $1.key }.map { Distribution($0.key, $0.value) }
+        result.notes = ["The floor is the bare userfaultfd resolve plus the bare 16 B to 4 KiB exchange, each measured in the same round."]
+        return result
+    }
+
+    private func faults(
+        _ source: SourceProcess, _ memory: TwiceMappedMemory, _ mode: WaitMode, windowBytes: Int, round: Int
+    ) throws(BenchmarkError) -> LatencyRecorder {
+        try memory.rearm()
+        let session = try MeasuredSession(
+            to: source.address, regions: [try memory.handOver()],
+            SessionSettings(mode: mode, windowBytes: windowBytes, creditBytes: 0, bulkLanes: 1))
+        let order = TouchOrder.random(
+            pageCount: memory.guest.pageCount, count: Self.faultCount, stride: Self.pagesApart, seed: UInt64(round))
+        let guest = FaultingThread(memory.pages, order: order).join()
+        try session.cancel()
+        try guest.check()
+        return guest.latencies
+    }
+
+    private func figures(_ ledger: RoundLedger) -> [Figure] {
+        var figures: [Figure] = []
+        for kind in SocketKind.allCases {
+            for mode in WaitMode.allCases {
+                for window in ["4K", "64K"] {
+                    for percentile in ["p50", "p99"] {
+                        let name = "\(kind) \(mode) \(window) \(percentile)"
+                        let floor = ledger.sum("userfaultfd \(mode) \(percentile)", "wire \(kind) \(mode) \(percentile)")
+                        // What issue and README promise: pages of 4 KiB over TCP.
+                        let bound: Bound? =
+                            switch (kind, mode, percentile) {
+                            case (.tcp, _, "p50") where window == "4K": .atMost(1.25)
+                            case (.tcp, .busy, "p99") where window == "4K": .atMost(2)
+                            default: nil
+                            }
+                        figures.append(Figure(
+                            "\(kind), \(mode), window \(window), \(percentile)", unit: "us", ledger[name], against: "userfaultfd + exchange", floor,
+                            bound: bound))
+                    }
+                }
+            }
+        }
+        return figures
+    }
+}

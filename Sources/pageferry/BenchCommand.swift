@@ -1,0 +1,56 @@
+import ArgumentParser
+import Benchmarking
+
+extension BenchmarkName: ExpressibleByArgument {}
+
+/// `pageferry bench`: what PageFerry costs beside what kernel and wire cost.
+struct BenchCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench",
+        abstract: "Measure faults, push, processor time and memory, each beside its floor in the same interleaved rounds.",
+        discussion: "Names: all, \(BenchmarkName.allCases.map(\.rawValue).joined(separator: ", ")). Needs root or userfaultfd for users.")
+
+    @Argument(help: ArgumentHelp("What to measure.", valueName: "name"))
+    var names: [String] = ["all"]
+
+    @Option(help: "Measured rounds of each benchmark.")
+    var rounds = 5
+
+    @Option(help: ArgumentHelp("Write the report to this file as JSON.", valueName: "file"))
+    var json: String?
+
+    @Option(help: ArgumentHelp("Source revision for the report's header.", valueName: "text"))
+    var revision: String?
+
+    func validate() throws {
+        guard (1...1_000).contains(rounds) else { throw ValidationError("--rounds takes 1 to 1000") }
+        for name in names where name != "all" && BenchmarkName(rawValue: name) == nil {
+            throw ValidationError("there is no benchmark '\(name)'; choose from: all, \(BenchmarkName.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+    }
+
+    func run() throws {
+        try reportingFailure { () throws(CommandFailure) in
+            var report = BenchmarkReport(machine: .current(revision: revision))
+            print(report.machine.header)
+            var context = BenchmarkContext(executablePath: Executable.path)
+            context.rounds = rounds
+            context.progress = { Console.progress($0) }
+            for name in chosen {
+                do throws(BenchmarkError) {
+                    let result = try name.run(context)
+                    Console.clearProgress()
+                    print("\n" + TextTable.text(of: result))
+                    report.benchmarks.append(result)
+                } catch {
+                    throw CommandFailure("bench \(name.rawValue): \(error.description)", .software)
+                }
+            }
+            if let json { try JSONFile.write(report, to: json) }
+        }
+    }
+
+    private var chosen: [BenchmarkName] {
+        names.contains("all") ? BenchmarkName.allCases : BenchmarkName.allCases.filter { names.contains($0.rawValue) }
+    }
+}
