@@ -32,14 +32,25 @@ public struct BenchmarkContext: Sendable {
 }
 
 /// How a thread waits for what comes next.
-enum WaitMode: String, Sendable, CaseIterable {
+enum WaitMode: String, Sendable {
     /// It spins.
     case busy
     /// It sleeps in the kernel.
     case event
+    /// As sessions do where nothing is said: it spins for a short while, and sleeps then.
+    case adaptive
+
+    /// Those that have a floor.
+    static let extremes: [WaitMode] = [.busy, .event]
 
     /// The setting of sessions and sources.
-    var spinNanoseconds: UInt64 { self == .busy ? 1_000_000_000 : 0 }
+    var spinNanoseconds: UInt64 {
+        switch self {
+        case .busy: 1_000_000_000
+        case .event: 0
+        case .adaptive: 50_000
+        }
+    }
 }
 
 /// The kinds of connections that are measured.

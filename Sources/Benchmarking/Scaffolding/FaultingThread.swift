@@ -24,11 +24,16 @@ final class FaultingThread: Sendable {
 
     /// - Parameters:
     ///   - order: the pages to touch; each of them is timed when it waited.
+    ///   - firstPage: where the memory begins in the source's, for comparing.
     ///   - everyNanoseconds: the time from one touch to the next where the touch itself is shorter; 0 touches at once.
-    init(_ memory: PatternedMemory, order: [PageIndex], everyNanoseconds: UInt64 = 0, until isOver: @escaping @Sendable () -> Bool = { false }) {
+    ///   - isOver: asked before each touch of a paced thread.
+    init(
+        _ memory: PatternedMemory, order: [PageIndex], firstPage: PageIndex = 0, everyNanoseconds: UInt64 = 0,
+        until isOver: @escaping @Sendable () -> Bool = { false }
+    ) {
         thread.withLock { thread in
             thread = DedicatedThread(name: "guest") { [self] in
-                let seen = Self.touch(memory, order, everyNanoseconds, isOver)
+                let seen = Self.touch(memory, order, firstPage, everyNanoseconds, isOver)
                 result.withLock { $0 = seen }
             }
         }
@@ -41,7 +46,7 @@ final class FaultingThread: Sendable {
     }
 
     private static func touch(
-        _ memory: PatternedMemory, _ order: [PageIndex], _ everyNanoseconds: UInt64, _ isOver: () -> Bool
+        _ memory: PatternedMemory, _ order: [PageIndex], _ firstPage: PageIndex, _ everyNanoseconds: UInt64, _ isOver: () -> Bool
     ) -> Result {
         var result = Result()
         result.startNanoseconds = MonotonicClock.nowNanoseconds()
@@ -60,7 +65,7 @@ final class FaultingThread: Sendable {
                 result.latencies.record(elapsed)
                 result.waits += 1
             }
-            if !PatternedMemory.isFirstWord(word, of: page) { result.wrongPages += 1 }
+            if !PatternedMemory.isFirstWord(word, of: firstPage + page) { result.wrongPages += 1 }
         }
         result.endNanoseconds = MonotonicClock.nowNanoseconds()
         return result

@@ -2,6 +2,7 @@ import PageCore
 import PageEngine
 import PageFerry
 import StreamTransport
+import Synchronization
 
 /// The settings of a session that is measured.
 struct SessionSettings: Sendable {
@@ -17,6 +18,8 @@ struct SessionSettings: Sendable {
 final class MeasuredSession: Sendable {
     private let session: DestinationSession
     private let notices: Mailbox<DestinationNotice>
+    /// Set once the session's thread was joined: the reason it gave.
+    private let ending = Mutex<SessionError??>(nil)
 
     var statistics: SessionStatistics { session.statistics.read() }
 
@@ -69,11 +72,23 @@ final class MeasuredSession: Sendable {
         return statistics
     }
 
-    private func waitForEnd() -> SessionError? {
-        while let notice = notices.next() {
+    /// Waits for a while.
+    ///
+    /// - Returns: whether the session is over.
+    func hasEnded(withinNanoseconds timeoutNanoseconds: UInt64) -> Bool {
+        waitForEnd(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + timeoutNanoseconds) != nil
+    }
+
+    private func waitForEnd() -> SessionError? { waitForEnd(deadlineNanoseconds: nil) ?? nil }
+
+    /// - Returns: why the session ended; nil when it goes on.
+    private func waitForEnd(deadlineNanoseconds: UInt64?) -> SessionError?? {
+        if let known = ending.withLock({ $0 }) { return known }
+        while let notice = notices.next(deadlineNanoseconds: deadlineNanoseconds) {
             guard case .ended(let reason) = notice else { continue }
             session.join()
-            return reason
+            ending.withLock { $0 = .some(reason) }
+            return .some(reason)
         }
         return nil
     }

@@ -4,6 +4,12 @@ import PageCore
 public enum BenchmarkName: String, Sendable, CaseIterable {
     case floor
     case fault
+    case faultUnderPush = "fault-under-push"
+    case push
+    case cpu
+    case memory
+    case scale
+    case engine
 
     /// Runs the benchmark.
     public func run(_ context: BenchmarkContext) throws(BenchmarkError) -> BenchmarkResult {
@@ -12,6 +18,12 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
             switch self {
             case .floor: try FloorBenchmark(context).run()
             case .fault: try FaultBenchmark(context).run()
+            case .faultUnderPush: try FaultUnderPushBenchmark(context).run()
+            case .push: try PushBenchmark(context).run()
+            case .cpu: try ProcessorBenchmark(context).run()
+            case .memory: try MemoryBenchmark(context).run()
+            case .scale: try ScaleBenchmark(context).run()
+            case .engine: try EngineBenchmark(context).run()
             }
         result.elapsedSeconds = Double(MonotonicClock.nowNanoseconds() - start) / 1e9
         return result

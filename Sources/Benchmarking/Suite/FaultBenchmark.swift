@@ -17,12 +17,12 @@ struct FaultBenchmark {
     func run() throws(BenchmarkError) -> BenchmarkResult {
         var result = BenchmarkResult(
             name: "fault", title: "A demand fault on an idle session: one thread, random pages, no push", rounds: context.rounds)
-        let image = try orBenchmarkError { try MemoryImage(lengthBytes: Self.memoryBytes, dataBytes: Self.memoryBytes) }
+        let image = try BenchmarkImage(lengthBytes: Self.memoryBytes)
         let memory = try TwiceMappedMemory(lengthBytes: Self.memoryBytes)
         var sources: [(SocketKind, WaitMode, SourceProcess)] = []
         for kind in SocketKind.allCases {
-            for mode in WaitMode.allCases {
-                sources.append((kind, mode, try SourceProcess(executablePath: context.executablePath, memory: image, kind: kind, mode: mode)))
+            for mode in WaitMode.extremes {
+                sources.append((kind, mode, try SourceProcess(executablePath: context.executablePath, memory: image.file, kind: kind, mode: mode)))
             }
         }
         var latencies: [String: LatencyRecorder] = [:]
@@ -32,7 +32,7 @@ struct FaultBenchmark {
                 ledger.record("\(name) p99", recorder.microseconds(99))
                 if round > 0 { latencies[name, default: LatencyRecorder()].add(recorder) }
             }
-            for mode in WaitMode.allCases {
+            for mode in WaitMode.extremes {
                 record("userfaultfd \(mode)", try Floors.userfault(memory, mode, count: Self.faultCount, round: round))
             }
             for (kind, mode, source) in sources {
@@ -67,7 +67,7 @@ struct FaultBenchmark {
     private func figures(_ ledger: RoundLedger) -> [Figure] {
         var figures: [Figure] = []
         for kind in SocketKind.allCases {
-            for mode in WaitMode.allCases {
+            for mode in WaitMode.extremes {
                 for window in ["4K", "64K"] {
                     for percentile in ["p50", "p99"] {
                         let name = "\(kind) \(mode) \(window) \(percentile)"

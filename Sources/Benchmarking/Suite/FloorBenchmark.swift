@@ -25,7 +25,7 @@ struct FloorBenchmark {
                 ledger.record("\(name), p99", recorder.microseconds(99))
                 if round > 0 { latencies[name, default: LatencyRecorder()].add(recorder) }
             }
-            for mode in WaitMode.allCases {
+            for mode in WaitMode.extremes {
                 record("userfaultfd resolve, \(mode)", try Floors.userfault(memory, mode, count: Self.faultCount, round: round))
                 for kind in SocketKind.allCases {
                     record(
