@@ -1,12 +1,13 @@
 import Demonstration
 import HostMemory
 import PageCore
+import PageFerry
 
 /// `bench fault`: one thread touches pages in random order, nothing else goes on; the whole stack in two processes, against the
 /// sum of the floors of the same round.
 struct FaultBenchmark {
-    private static let memoryBytes = 256 << 20
-    private static let faultCount = 4_000
+    private static let memoryBytes = 128 << 20
+    private static let faultCount = 2_000
     /// Every touch lies in a window of its own, whatever the window's size.
     private static let pagesApart = 16
 
@@ -39,7 +40,9 @@ struct FaultBenchmark {
                 record("wire \(kind) \(mode)", try PingPongFloor.measure(kind, mode, count: Self.faultCount))
                 for windowBytes in [4 << 10, 64 << 10] {
                     let name = "\(kind) \(mode) \(windowBytes >> 10)K"
-                    record(name, try faults(source, memory, mode, windowBytes: windowBytes, round: round))
+                    let (latencies, inDaemon) = try faults(source, memory, mode, windowBytes: windowBytes, round: round)
+                    record(name, latencies)
+                    ledger.record("\(name) daemon", Double(inDaemon.p50Nanoseconds) / 1_000)
                 }
             }
         }
@@ -51,7 +54,7 @@ struct FaultBenchmark {
 
     private func faults(
         _ source: SourceProcess, _ memory: TwiceMappedMemory, _ mode: WaitMode, windowBytes: Int, round: Int
-    ) throws(BenchmarkError) -> LatencyRecorder {
+    ) throws(BenchmarkError) -> (LatencyRecorder, inDaemon: FaultLatency) {
         try memory.rearm()
         let session = try MeasuredSession(
             to: source.address, regions: [try memory.handOver()],
@@ -59,9 +62,9 @@ struct FaultBenchmark {
         let order = TouchOrder.random(
             pageCount: memory.guest.pageCount, count: Self.faultCount, stride: Self.pagesApart, seed: UInt64(round))
         let guest = FaultingThread(memory.pages, order: order).join()
-        try session.cancel()
+        let statistics = try session.cancel()
         try guest.check()
-        return guest.latencies
+        return (guest.latencies, statistics.latency)
     }
 
     private func figures(_ ledger: RoundLedger) -> [Figure] {
@@ -83,6 +86,10 @@ struct FaultBenchmark {
                             "\(kind), \(mode), window \(window), \(percentile)", unit: "us", ledger[name], against: "userfaultfd + exchange", floor,
                             bound: bound))
                     }
+                    let name = "\(kind) \(mode) \(window)"
+                    figures.append(Figure(
+                        "  of it from event read to page visible, p50", unit: "us", ledger["\(name) daemon"], against: "the exchange alone",
+                        ledger["wire \(kind) \(mode) p50"]))
                 }
             }
         }
