@@ -23,6 +23,7 @@ let package = Package(
         .executable(name: "pageferry", targets: ["pageferry"]),
         .library(name: "pageferry-preload", type: .dynamic, targets: ["PreloadShim"]),
         .library(name: "pageferry-fault-probe", type: .dynamic, targets: ["FaultProbe"]),
+        .library(name: "pageferry-allocation-probe", type: .dynamic, targets: ["AllocationProbe"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -85,6 +86,8 @@ let package = Package(
         // It is loaded into VMMs: of the Swift runtime, which the package manager links everywhere, it needs nothing.
         .target(name: "PreloadShim", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
         .target(name: "FaultProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
+        .target(
+            name: "AllocationProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
 
         .testTarget(name: "PageCoreTests", dependencies: ["PageCore"], swiftSettings: tests),
         .testTarget(name: "PageWireTests", dependencies: ["PageWire"], swiftSettings: tests),
@@ -99,6 +102,7 @@ let package = Package(
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation"], swiftSettings: tests),
         .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff"], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration"], swiftSettings: tests),
+        .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
         .testTarget(name: "CommandTests", dependencies: ["Handoff", "PageFerry"], swiftSettings: tests),
     ],

@@ -19,6 +19,9 @@ struct BenchCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Write the report to this file as JSON.", valueName: "file"))
     var json: String?
 
+    @Option(help: ArgumentHelp("Draw the report's plots into this directory, as SVG and, with rsvg-convert, as PNG.", valueName: "directory"))
+    var plots: String?
+
     @Option(help: ArgumentHelp("Source revision for the report's header.", valueName: "text"))
     var revision: String?
 
@@ -35,19 +38,26 @@ struct BenchCommand: ParsableCommand {
             print(report.machine.header)
             var context = BenchmarkContext(executablePath: Executable.path)
             context.rounds = rounds
+            context.allocationProbePath = Executable.companion("libpageferry-allocation-probe.so")
             context.progress = { Console.progress($0) }
             for name in chosen {
-                do throws(BenchmarkError) {
-                    let result = try name.run(context)
-                    Console.clearProgress()
-                    print("\n" + TextTable.text(of: result))
-                    report.benchmarks.append(result)
-                } catch {
-                    throw CommandFailure("bench \(name.rawValue): \(error.description)", .software)
-                }
+                let result = try measured { () throws(BenchmarkError) in try name.run(context) }
+                Console.clearProgress()
+                print("\n" + TextTable.text(of: result))
+                report.benchmarks.append(result)
+                // After each: a long run that is stopped has left what it found.
+                if let json { try JSONFile.write(report, to: json) }
             }
-            if let json { try JSONFile.write(report, to: json) }
+            if let plots {
+                let written = try measured { () throws(BenchmarkError) in try ReportPlots(report).write(to: plots) }
+                if !ReportPlots.canWritePNG { Console.info("no PNG: rsvg-convert is missing (Debian: librsvg2-bin)") }
+                for path in written { Console.info("wrote \(path)") }
+            }
         }
+    }
+
+    private func measured<Result>(_ body: () throws(BenchmarkError) -> Result) throws(CommandFailure) -> Result {
+        do throws(BenchmarkError) { return try body() } catch { throw CommandFailure("bench: \(error.description)", .software) }
     }
 
     private var chosen: [BenchmarkName] {

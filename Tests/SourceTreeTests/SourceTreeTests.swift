@@ -12,7 +12,7 @@ import Testing
     /// Lower modules first; a module imports only modules before it.
     static let order = [
         "CShims", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Userfault", "StreamTransport",
-        "PageFerry", "Handoff", "PageSimulation", "Demonstration", "pageferry",
+        "PageFerry", "Handoff", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
     ]
     /// Modules that must not pull in Foundation, and what they may import beside our own.
     static let foundationFree = [

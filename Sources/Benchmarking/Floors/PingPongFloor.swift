@@ -16,28 +16,36 @@ enum PingPongFloor {
         let memory = try orBenchmarkError { try MappedMemory(anonymousBytes: max(answerBytes, 4096) * 2) }
         try orBenchmarkError { try memory.populate() }
         let (near, answerAddress) = (pair.near, memory.address + UInt(max(answerBytes, 4096)))
-        let server = DedicatedThread(name: "floor-answer") {
-            // SAFETY: the mapping outlives this thread, which is joined below; it alone uses the second half.
-            guard let answer = unsafe UnsafeMutableRawPointer(bitPattern: answerAddress) else { return }
-            unsafe withUnsafeTemporaryAllocation(byteCount: requestBytes, alignment: 16) { request in
-                guard let request = request.baseAddress else { return }
-                while unsafe BareTransfer.receive(far, request, count: requestBytes, mode: mode) {
-                    guard unsafe BareTransfer.send(far, answer, count: answerBytes) else { return }
-                }
-            }
+        let server = Placement.source.run {
+            DedicatedThread(name: "floor-answer") { serve(far, answerAddress, answerBytes, mode) }
         }
-        var recorder = LatencyRecorder()
-        for _ in 0..<count {
-            let start = MonotonicClock.nowNanoseconds()
-            // SAFETY: the first half of the mapping has room for request and answer.
-            guard unsafe BareTransfer.send(near, memory.pointer, count: requestBytes),
-                unsafe BareTransfer.receive(near, memory.pointer, count: answerBytes, mode: mode)
-            else { break }
-            recorder.record(MonotonicClock.nowNanoseconds() - start)
+        let recorder = Placement.destination.run {
+            var recorder = LatencyRecorder()
+            for _ in 0..<count {
+                let start = MonotonicClock.nowNanoseconds()
+                // SAFETY: the first half of the mapping has room for request and answer.
+                guard unsafe BareTransfer.send(near, memory.pointer, count: requestBytes),
+                    unsafe BareTransfer.receive(near, memory.pointer, count: answerBytes, mode: mode)
+                else { break }
+                recorder.record(MonotonicClock.nowNanoseconds() - start)
+            }
+            return recorder
         }
         pair.shut()
         server.join()
         guard recorder.count == count else { throw BenchmarkError("the bare connection broke: error \(errno)") }
         return recorder
+    }
+
+    /// Answers requests until the connection ends.
+    private static func serve(_ socket: Int32, _ answerAddress: UInt, _ answerBytes: Int, _ mode: WaitMode) {
+        // SAFETY: the mapping outlives this thread, which is joined; it alone uses the second half.
+        guard let answer = unsafe UnsafeMutableRawPointer(bitPattern: answerAddress) else { return }
+        unsafe withUnsafeTemporaryAllocation(byteCount: requestBytes, alignment: 16) { request in
+            guard let request = request.baseAddress else { return }
+            while unsafe BareTransfer.receive(socket, request, count: requestBytes, mode: mode) {
+                guard unsafe BareTransfer.send(socket, answer, count: answerBytes) else { return }
+            }
+        }
     }
 }

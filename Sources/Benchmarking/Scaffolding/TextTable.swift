@@ -36,4 +36,12 @@ public struct TextTable {
         let fraction = "\(Int(rounded.magnitude) % Int(scale))"
         return (value < 0 ? "-" : "") + "\(whole)." + String(repeating: "0", count: digits - fraction.count) + fraction
     }
+
+    /// As `number`, without zeros at the end: for labels.
+    static func short(_ value: Double) -> String {
+        let text = number(value)
+        guard text.contains(".") else { return text }
+        let cut = text.reversed().drop { $0 == "0" }
+        return String((cut.first == "." ? cut.dropFirst() : cut).reversed())
+    }
 }

@@ -10,6 +10,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
     case memory
     case scale
     case engine
+    case allocations
 
     /// Runs the benchmark.
     public func run(_ context: BenchmarkContext) throws(BenchmarkError) -> BenchmarkResult {
@@ -24,6 +25,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
             case .memory: try MemoryBenchmark(context).run()
             case .scale: try ScaleBenchmark(context).run()
             case .engine: try EngineBenchmark(context).run()
+            case .allocations: try AllocationBenchmark(context).run()
             }
         result.elapsedSeconds = Double(MonotonicClock.nowNanoseconds() - start) / 1e9
         return result

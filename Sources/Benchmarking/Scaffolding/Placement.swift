@@ -1,0 +1,40 @@
+import CShims
+
+/// Which processors the threads of a latency benchmark run on.
+///
+/// Left alone, the scheduler puts a sleeping pair of threads on one processor in one run and on two in the next, and a wake-up
+/// across processors costs ten times one on the same. A guest has processors of its own: so do the guest's threads here.
+enum Placement {
+    /// A thread of the guest, or the end of an exchange that asks.
+    case guest
+    /// The destination's threads, or a floor's resolver.
+    case destination
+    /// The source process, or the end of an exchange that answers.
+    case source
+
+    /// Runs `body`; it and the threads and processes it starts stay on this place's processors, on which they may run at all.
+    func run<Result: ~Copyable, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {
+        var before = [UInt64](repeating: 0, count: 16)
+        // SAFETY: sixteen words, as the shim takes them.
+        guard unsafe CShims_affinity(&before) == 0, let wanted = processors(of: before) else { return try body() }
+        unsafe CShims_setAffinity(wanted)
+        // SAFETY: as above.
+        defer { unsafe CShims_setAffinity(before) }
+        return try body()
+    }
+
+    /// A mask, or nil where there are too few processors to choose: two are shared so that the guest has one to itself.
+    private func processors(of allowed: [UInt64]) -> [UInt64]? {
+        let numbers = (0..<1_024).filter { allowed[$0 / 64] & (1 << UInt64($0 % 64)) != 0 }
+        guard numbers.count >= 2 else { return nil }
+        let chosen =
+            switch self {
+            case .guest: numbers[0]
+            case .destination: numbers[1]
+            case .source: numbers[numbers.count > 2 ? 2 : 1]
+            }
+        var mask = [UInt64](repeating: 0, count: 16)
+        mask[chosen / 64] = 1 << UInt64(chosen % 64)
+        return mask
+    }
+}
