@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest test simulate demo demo-memory demo-record bench-micro lint clean
+.PHONY: help packages guest-packages build release guest test simulate demo demo-memory demo-record bench bench-micro lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,11 @@ demo-record: guest-packages ## ROUNDS=n demos in a row, their tables kept in per
 	swift build -c release
 	perf/guest/make-guest
 	perf/record-demos $(ROUNDS)
+
+bench: packages ## what PageFerry costs beside kernel and wire, in under 10 minutes: tables, JSON and plots in perf/
+	@scripts/ensure-packages plots
+	swift build -c release
+	$(RELEASE) bench $(or $(NAME),all) --json perf/results/bench.json --plots perf/plots --revision $$(git describe --always --dirty)
 
 bench-micro: packages ## what each step of the engine costs on the processor
 	swift package --package-path Benchmarks --disable-sandbox benchmark

@@ -44,6 +44,7 @@ final class BareResolver: Sendable {
     }
 
     private func resolve() {
+        DedicatedThread.preferCurrent()
         var batch = UserfaultEventBatch()
         var pending = BoundedQueue<Int>(capacity: Self.mostPending)
         var receivedBytes = 0
@@ -92,6 +93,7 @@ final class BareResolver: Sendable {
     }
 
     private func answer() {
+        DedicatedThread.preferCurrent()
         var requests = [UInt64](repeating: 0, count: 2 * Self.mostPending)
         var vectors = unsafe [iovec](repeating: iovec(), count: Self.mostPending)
         while !isOver.load(ordering: .relaxed) {

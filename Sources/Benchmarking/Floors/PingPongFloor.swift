@@ -39,6 +39,7 @@ enum PingPongFloor {
 
     /// Answers requests until the connection ends.
     private static func serve(_ socket: Int32, _ answerAddress: UInt, _ answerBytes: Int, _ mode: WaitMode) {
+        DedicatedThread.preferCurrent()
         // SAFETY: the mapping outlives this thread, which is joined; it alone uses the second half.
         guard let answer = unsafe UnsafeMutableRawPointer(bitPattern: answerAddress) else { return }
         unsafe withUnsafeTemporaryAllocation(byteCount: requestBytes, alignment: 16) { request in

@@ -37,6 +37,7 @@ private final class FloorHandler: Sendable {
     }
 
     private func resolve(_ memory: TwiceMappedMemory, _ mode: WaitMode) {
+        DedicatedThread.preferCurrent()
         var batch = UserfaultEventBatch()
         while !isOver.load(ordering: .relaxed) {
             guard mode == .busy || (try? memory.userfault.waitForEvents(timeoutMilliseconds: 20)) == true else { continue }

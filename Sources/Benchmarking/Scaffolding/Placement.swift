@@ -23,18 +23,19 @@ enum Placement {
         return try body()
     }
 
-    /// A mask, or nil where there are too few processors to choose: two are shared so that the guest has one to itself.
+    /// A mask, or nil where there are too few processors to choose. The guest gets half of them, so that its thread can leave
+    /// one that something else on the machine wants.
     private func processors(of allowed: [UInt64]) -> [UInt64]? {
         let numbers = (0..<1_024).filter { allowed[$0 / 64] & (1 << UInt64($0 % 64)) != 0 }
-        guard numbers.count >= 2 else { return nil }
+        guard numbers.count >= 3 else { return nil }
         let chosen =
             switch self {
-            case .guest: numbers[0]
-            case .destination: numbers[1]
-            case .source: numbers[numbers.count > 2 ? 2 : 1]
+            case .guest: numbers[..<(numbers.count / 2)]
+            case .destination: numbers[(numbers.count - 2)...(numbers.count - 2)]
+            case .source: numbers[(numbers.count - 1)...]
             }
         var mask = [UInt64](repeating: 0, count: 16)
-        mask[chosen / 64] = 1 << UInt64(chosen % 64)
+        for number in chosen { mask[number / 64] |= 1 << UInt64(number % 64) }
         return mask
     }
 }

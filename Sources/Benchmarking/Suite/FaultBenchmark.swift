@@ -52,7 +52,7 @@ struct FaultBenchmark {
         result.figures = figures(ledger)
         result.distributions = latencies.sorted { $0.key < $1.key }.map { Distribution($0.key, $0.value) }
         result.notes = [
-            "The guest's thread, the destination and the source keep to a processor each, in floors and sessions alike.",
+            "With 3 cores or more the guest's thread, the destination and the source keep to processors of their own, in floors and sessions alike.",
             "The floor is the bare userfaultfd resolve plus the bare 16 B to 4 KiB exchange, each measured in the same round.",
         ]
         return result
