@@ -41,6 +41,7 @@ struct FaultBenchmark {
             }
             for (kind, mode, source) in sources {
                 record("wire \(kind) \(mode)", try PingPongFloor.measure(kind, mode, count: Self.faultCount))
+                record("bare resolver \(kind) \(mode)", try bareResolver(image, memory, kind, mode, round))
                 for windowBytes in [4 << 10, 64 << 10] {
                     let name = "\(kind) \(mode) \(windowBytes >> 10)K"
                     let (latencies, inDaemon) = try faults(source, memory, mode, windowBytes: windowBytes, round: round)
@@ -58,6 +59,21 @@ struct FaultBenchmark {
         return result
     }
 
+    private func bareResolver(
+        _ image: BenchmarkImage, _ memory: TwiceMappedMemory, _ kind: SocketKind, _ mode: WaitMode, _ round: Int
+    ) throws(BenchmarkError) -> LatencyRecorder {
+        try memory.rearm()
+        let resolver = try BareResolver(memory, source: try image.mapped(), kind: kind, mode: mode)
+        let guest = FaultingThread(memory.pages, order: order(memory, round), isPlaced: true).join()
+        resolver.stop()
+        try guest.check()
+        return guest.latencies
+    }
+
+    private func order(_ memory: TwiceMappedMemory, _ round: Int) -> [PageIndex] {
+        TouchOrder.random(pageCount: memory.guest.pageCount, count: Self.faultCount, stride: Self.pagesApart, seed: UInt64(round))
+    }
+
     private func faults(
         _ source: SourceProcess, _ memory: TwiceMappedMemory, _ mode: WaitMode, windowBytes: Int, round: Int
     ) throws(BenchmarkError) -> (LatencyRecorder, inDaemon: FaultLatency) {
@@ -67,9 +83,7 @@ struct FaultBenchmark {
                 to: source.address, regions: [try memory.handOver()],
                 SessionSettings(mode: mode, windowBytes: windowBytes, creditBytes: 0, bulkLanes: 1))
         }
-        let order = TouchOrder.random(
-            pageCount: memory.guest.pageCount, count: Self.faultCount, stride: Self.pagesApart, seed: UInt64(round))
-        let guest = FaultingThread(memory.pages, order: order, isPlaced: true).join()
+        let guest = FaultingThread(memory.pages, order: order(memory, round), isPlaced: true).join()
         let statistics = try session.cancel()
         try guest.check()
         return (guest.latencies, statistics.latency)
@@ -95,6 +109,11 @@ struct FaultBenchmark {
                             bound: bound))
                     }
                     let name = "\(kind) \(mode) \(window)"
+                    for percentile in ["p50", "p99"] {
+                        figures.append(Figure(
+                            "  \(percentile), against one thread at either end", unit: "us", ledger["\(name) \(percentile)"],
+                            against: "bare resolver over the same wire", ledger["bare resolver \(kind) \(mode) \(percentile)"]))
+                    }
                     figures.append(Figure(
                         "  of it from event read to page visible, p50", unit: "us", ledger["\(name) daemon"], against: "the exchange alone",
                         ledger["wire \(kind) \(mode) p50"]))
