@@ -53,8 +53,9 @@ bench: packages ## what PageFerry costs beside kernel and wire, in under 10 minu
 	swift build -c release
 	$(RELEASE) bench $(or $(NAME),all) --json perf/results/bench.json --plots perf/plots --revision $$(git describe --always --dirty)
 
-bench-micro: packages ## what each step of the engine costs on the processor
-	swift package --package-path Benchmarks --disable-sandbox benchmark
+bench-micro: packages ## what each step of the engine costs on the processor, checked against Benchmarks/Thresholds
+	cd Benchmarks && swift package --disable-sandbox benchmark --no-progress
+	cd Benchmarks && swift package --disable-sandbox benchmark thresholds check --no-progress
 
 lint: ## formatting and the rules of the source tree
 	swift format lint --recursive --strict Sources Tests Package.swift
