@@ -13,6 +13,8 @@ public struct BenchmarkResult: Sendable, Codable {
     public var name: String
     public var title: String
     public var elapsedSeconds: Double = 0
+    /// Per cent of the machine's processors that other processes, and the host, used meanwhile.
+    public var otherUsePercent: Double = 0
     /// Rounds that were measured; one before them warmed everything up and is not in the figures.
     public var rounds: Int
     public var figures: [Figure] = []

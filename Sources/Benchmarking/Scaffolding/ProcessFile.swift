@@ -37,3 +37,33 @@ enum ProcessorTime {
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 }
+
+/// How much of the machine's processors went to others: a run beside a busy neighbour says little, and should show it.
+struct MachineUse {
+    /// Clock ticks of all processors since the machine started: all, and those that were not idle or were taken by the host.
+    private let allTicks: Double
+    private let busyTicks: Double
+    /// Ticks of this process and of children that have ended.
+    private let ownTicks: Double
+
+    init() {
+        let fields = ProcessFile.read("/proc/stat").split(separator: "\n").first?.split(separator: " ").dropFirst().compactMap { Double($0) } ?? []
+        // user nice system idle iowait irq softirq steal; guest time is in user time already (proc(5)).
+        allTicks = fields.prefix(8).reduce(0, +)
+        busyTicks = allTicks - (fields.count > 4 ? fields[3] + fields[4] : 0)
+        ownTicks = [RUSAGE_SELF.rawValue, RUSAGE_CHILDREN.rawValue].reduce(0) { sum, who in
+            var usage = rusage()
+            // SAFETY: the kernel fills the local structure.
+            guard unsafe getrusage(who, &usage) == 0 else { return sum }
+            let seconds = Double(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec)
+            return sum + (seconds + Double(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6) * Double(sysconf(Int32(_SC_CLK_TCK)))
+        }
+    }
+
+    /// Per cent of all processors that others used since `start`.
+    func percentOfOthers(since start: MachineUse) -> Double {
+        let all = allTicks - start.allTicks
+        guard all > 0 else { return 0 }
+        return max(0, (busyTicks - start.busyTicks) - (ownTicks - start.ownTicks)) / all * 100
+    }
+}

@@ -15,6 +15,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
     /// Runs the benchmark.
     public func run(_ context: BenchmarkContext) throws(BenchmarkError) -> BenchmarkResult {
         let start = MonotonicClock.nowNanoseconds()
+        let use = MachineUse()
         var result =
             switch self {
             case .floor: try FloorBenchmark(context).run()
@@ -28,6 +29,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
             case .allocations: try AllocationBenchmark(context).run()
             }
         result.elapsedSeconds = Double(MonotonicClock.nowNanoseconds() - start) / 1e9
+        result.otherUsePercent = MachineUse().percentOfOthers(since: use)
         return result
     }
 }
