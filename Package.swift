@@ -63,11 +63,18 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
+        .target(
+            name: "Benchmarking",
+            dependencies: [
+                "CShims", "PageCore", "PageEngine", "HostMemory", "Userfault", "Verbs", "StreamTransport", "PageFerry", "Demonstration",
+            ],
+            swiftSettings: strict
+        ),
         .executableTarget(
             name: "pageferry",
             dependencies: [
                 "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
-                "Handoff", "PageSimulation", "Demonstration",
+                "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

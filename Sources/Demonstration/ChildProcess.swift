@@ -4,17 +4,19 @@ import PageCore
 import Synchronization
 
 /// A process started by a demonstration: ended, by its id, at the end of this value's life.
-final class ChildProcess: Sendable {
-    let processIdentifier: pid_t
+package final class ChildProcess: Sendable {
+    package let processIdentifier: pid_t
     private let exitCode = Mutex<Int32?>(nil)
 
     /// Starts a program.
     ///
     /// - Parameters:
     ///   - inheriting: descriptors of this process, by the numbers they have in the new one.
+    ///   - outputPath: where its output and error output go; nil leaves them with this process's.
     ///   - environment: what is added to this process's environment.
-    init(
-        _ arguments: [String], inheriting: [Int32: Int32] = [:], environment: [String: String] = [:]
+    package init(
+        _ arguments: [String], inheriting: [Int32: Int32] = [:], environment: [String: String] = [:],
+        outputPath: String? = nil
     ) throws(DemonstrationError) {
         var child: pid_t = 0
         var attributes = posix_spawnattr_t()
@@ -24,6 +26,10 @@ final class ChildProcess: Sendable {
         unsafe posix_spawnattr_init(&attributes)
         unsafe posix_spawn_file_actions_init(&actions)
         for (number, descriptor) in inheriting { unsafe posix_spawn_file_actions_adddup2(&actions, descriptor, number) }
+        if let outputPath {
+            unsafe posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, outputPath, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+            unsafe posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO)
+        }
         unsafe sigemptyset(&signals)
         unsafe posix_spawnattr_setsigmask(&attributes, &signals)
         unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
@@ -43,7 +49,7 @@ final class ChildProcess: Sendable {
     /// Waits for the process's own end.
     ///
     /// - Returns: its exit code, or 128 and its signal; nil when it still runs at the deadline.
-    func waitForEnd(timeoutNanoseconds: UInt64) -> Int32? {
+    package func waitForEnd(timeoutNanoseconds: UInt64) -> Int32? {
         let deadline = MonotonicClock.nowNanoseconds() + timeoutNanoseconds
         while true {
             if let code = reap(WNOHANG) { return code }
@@ -53,7 +59,7 @@ final class ChildProcess: Sendable {
     }
 
     /// Ends the process at once.
-    func end() {
+    package func end() {
         guard exitCode.withLock({ $0 }) == nil else { return }
         kill(processIdentifier, SIGKILL)
         _ = reap(0)
