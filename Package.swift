@@ -96,7 +96,7 @@ let package = Package(
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "HandoffTests", dependencies: ["Handoff", "CShims"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation"], swiftSettings: tests),
-        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff"], swiftSettings: tests),
+        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff", "Verbs", "VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
         .testTarget(name: "CommandTests", dependencies: ["Handoff", "PageFerry"], swiftSettings: tests),
