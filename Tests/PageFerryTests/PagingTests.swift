@@ -106,7 +106,7 @@ import Testing
             #expect(guest.remove(range))
             for page in range { expected[page] = .zero }
             if round % 3 == 0 {
-                guest.words.write(range.lowerBound) { _ in Content.rewritten }
+                guest.words.write(range.lowerBound, .rewritten)
                 expected[range.lowerBound] = .rewritten
             }
             #expect(guest.words.isRight(range.upperBound - 1, expected[range.upperBound - 1]), "round \(round)")
