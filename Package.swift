@@ -67,8 +67,8 @@ let package = Package(
         .target(
             name: "Benchmarking",
             dependencies: [
-                "CShims", "PageCore", "PageEngine", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault", "Demonstration",
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                "CShims", "PageCore", "PageEngine", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault", "Verbs",
+                "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
         ),
@@ -100,7 +100,7 @@ let package = Package(
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "HandoffTests", dependencies: ["Handoff", "CShims"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation"], swiftSettings: tests),
-        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff"], swiftSettings: tests),
+        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff", "Verbs", "VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration"], swiftSettings: tests),
         .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),

@@ -12,9 +12,11 @@ package final class ChildProcess: Sendable {
     ///
     /// - Parameters:
     ///   - inheriting: descriptors of this process, by the numbers they have in the new one.
+    ///   - outputPath: where its output and error output go; nil leaves them with this process's.
     ///   - environment: what is added to this process's environment.
     package init(
-        _ arguments: [String], inheriting: [Int32: Int32] = [:], environment: [String: String] = [:]
+        _ arguments: [String], inheriting: [Int32: Int32] = [:], environment: [String: String] = [:],
+        outputPath: String? = nil
     ) throws(DemonstrationError) {
         var child: pid_t = 0
         var attributes = posix_spawnattr_t()
@@ -24,6 +26,10 @@ package final class ChildProcess: Sendable {
         unsafe posix_spawnattr_init(&attributes)
         unsafe posix_spawn_file_actions_init(&actions)
         for (number, descriptor) in inheriting { unsafe posix_spawn_file_actions_adddup2(&actions, descriptor, number) }
+        if let outputPath {
+            unsafe posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, outputPath, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+            unsafe posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO)
+        }
         unsafe sigemptyset(&signals)
         unsafe posix_spawnattr_setsigmask(&attributes, &signals)
         unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))

@@ -10,8 +10,8 @@ public struct DestinationEngine: ~Copyable {
     /// Set at start; see the fields.
     public struct Configuration: Sendable {
         public var window = WindowPolicy()
-        /// Bytes of pushed pages that may be on the way; the source never sends more unasked. With 0 it pushes nothing: only what
-        /// is demanded comes, and its windows.
+        /// Bytes of pushed pages that may be on the way; the source never sends more unasked. 0: nothing is pushed, and pages
+        /// nobody touches never come.
         public var creditBytes = 2 << 20
         /// Whether pages of a region are received straight into its second mapping; without one (anonymous memory)
         /// they go through a slab. One entry a region.
@@ -61,9 +61,8 @@ public struct DestinationEngine: ~Copyable {
         unreportedRemovals = PageBitmap(pageCount: layout.totalPages)
         receptions = Array(repeating: nil, count: configuration.laneCount)
         endedLanes = Array(repeating: false, count: configuration.laneCount)
-        if configuration.creditBytes > 0 {
-            creditDueBytes = max(configuration.creditBytes, 2 * (layout.regions.map { $0.pageSize.bytes }.max() ?? 0))
-        }
+        let leastBytes = 2 * (layout.regions.map { $0.pageSize.bytes }.max() ?? 0)
+        creditDueBytes = configuration.creditBytes == 0 ? 0 : max(configuration.creditBytes, leastBytes)
     }
 
     /// Pages whose content is not decided yet.

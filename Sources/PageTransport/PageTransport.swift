@@ -37,12 +37,17 @@ public protocol TransportHandler: ~Copyable {
     mutating func fetched(_ token: UInt64, lane: LaneIndex)
     /// The peer has written `byteCount` bytes into memory of ours that it was let into, and names them by `immediate`.
     mutating func written(_ immediate: UInt32, byteCount: Int, lane: LaneIndex)
+    /// A spinning transport asks whether a descriptor watched eagerly has anything: read it until it would block.
+    ///
+    /// - Returns: whether there was anything.
+    mutating func tried(_ token: UInt64) -> Bool
     /// The lane is gone: orderly end of stream, or an error. Nothing more will be called for it.
     mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure)
 }
 
 extension TransportHandler where Self: ~Copyable {
-    // For those who neither fetch nor let anybody write.
+    // For those who watch nothing eagerly, and neither fetch nor let anybody write.
+    public mutating func tried(_ token: UInt64) -> Bool { false }
     public mutating func fetched(_ token: UInt64, lane: LaneIndex) {}
     public mutating func written(_ immediate: UInt32, byteCount: Int, lane: LaneIndex) {}
 }
@@ -119,6 +124,10 @@ public protocol PageTransport: ~Copyable {
     mutating func watch(descriptor: Int32, token: UInt64)
     mutating func unwatch(token: UInt64)
 
+    /// As `watch`, for a descriptor worth a system call of its own at every turn of a spin: `handler.tried(token)` looks at
+    /// it directly.
+    mutating func watchEagerly(descriptor: Int32, token: UInt64)
+
     /// Sends what is queued as far as it goes, then closes every lane.
     mutating func close()
 
@@ -169,6 +178,9 @@ public struct LocalMemory: Sendable, Hashable {
 }
 
 extension PageTransport where Self: ~Copyable {
+    // A transport that sees no gain in it.
+    public mutating func watchEagerly(descriptor: Int32, token: UInt64) { watch(descriptor: descriptor, token: token) }
+
     // A transport without one-sided access.
     public func freeOneSided(_ lane: LaneIndex) -> Int { 0 }
 

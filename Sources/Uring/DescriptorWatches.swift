@@ -11,6 +11,8 @@ public struct DescriptorWatches: ~Copyable {
         /// Tells a completion of this watch from one of an earlier watch in the same place.
         var generation: UInt64 = 0
         var isArmed = false
+        /// Looked at directly by an owner who spins; the ring is asked only before a sleep.
+        var isEager = false
 
         var isActive: Bool { descriptor >= 0 }
     }
@@ -18,6 +20,7 @@ public struct DescriptorWatches: ~Copyable {
     private static let generationMask: UInt64 = (1 << 48) - 1
 
     private var watches: ContiguousArray<Watch>
+    private var eagerCount = 0
     private let tag: UInt8
     private let housekeepingToken: UInt64
 
@@ -33,11 +36,16 @@ public struct DescriptorWatches: ~Copyable {
     }
 
     /// - Precondition: fewer than the capacity are watched.
-    public mutating func watch(descriptor: Int32, token: UInt64) {
+    ///
+    /// - Parameter isEager: the owner looks at the descriptor by itself while it spins, which spares the ring's round trip;
+    ///   the ring watches it only after `prepareForSleep`.
+    public mutating func watch(descriptor: Int32, token: UInt64, isEager: Bool = false) {
         for index in watches.indices where !watches[index].isActive {
             watches[index].descriptor = descriptor
             watches[index].token = token
             watches[index].isArmed = false
+            watches[index].isEager = isEager
+            if isEager { eagerCount += 1 }
             return
         }
         preconditionFailure("at most \(watches.count) descriptors are watched")
@@ -59,14 +67,36 @@ public struct DescriptorWatches: ~Copyable {
             // A ring that refuses this fails its owner at the next call; the generation guards the place anyway.
             try? ring.pollRemove(operation(index), token: housekeepingToken)
         }
+        if watches[index].isEager { eagerCount -= 1 }
         watches[index].descriptor = -1
         watches[index].isArmed = false
         watches[index].generation += 1
     }
 
+    /// Hands the tokens of the eager watches to `body`, until it answers true.
+    ///
+    /// - Returns: whether it did.
+    public func firstEager(_ body: (UInt64) -> Bool) -> Bool {
+        guard eagerCount > 0 else { return false }
+        for watch in watches where watch.isActive && watch.isEager {
+            if body(watch.token) { return true }
+        }
+        return false
+    }
+
+    /// Arms eager watches too, for one event each: nobody looks while the owner sleeps.
+    public mutating func prepareForSleep(_ ring: inout Ring) throws(UringError) {
+        try prepare(&ring)
+        guard eagerCount > 0 else { return }
+        for index in watches.indices where watches[index].isActive && watches[index].isEager && !watches[index].isArmed {
+            try ring.pollOnce(watches[index].descriptor, events: UInt32(POLLIN), token: operation(index))
+            watches[index].isArmed = true
+        }
+    }
+
     /// Arms what should be watched and is not.
     public mutating func prepare(_ ring: inout Ring) throws(UringError) {
-        for index in watches.indices where watches[index].isActive && !watches[index].isArmed {
+        for index in watches.indices where watches[index].isActive && !watches[index].isArmed && !watches[index].isEager {
             try ring.pollMultishot(watches[index].descriptor, events: UInt32(POLLIN), token: operation(index))
             watches[index].isArmed = true
         }

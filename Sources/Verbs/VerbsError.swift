@@ -78,6 +78,7 @@ extension VerbsError: CustomStringConvertible {
     }
 
     private func text(_ number: Int32) -> String {
+        // SAFETY: the library's text is terminated, and copied at once.
         unsafe String(cString: strerror(number))
     }
 }

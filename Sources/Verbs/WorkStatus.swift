@@ -34,6 +34,7 @@ public enum WorkStatus: UInt32, Error, Sendable, Hashable, CaseIterable {
 extension WorkStatus: CustomStringConvertible {
     /// The status's name, and what it means here.
     public var description: String {
+        // SAFETY: the library's texts are constants.
         switch self {
         case .success: "success"
         case .flushed: "flushed: the queue pair had failed or was closed before"

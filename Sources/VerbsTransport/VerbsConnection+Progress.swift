@@ -53,8 +53,21 @@ extension VerbsConnection {
             if isGood { handler.sent(token.number, lane: index) }
         case nil: break
         }
-        // What is flushed only follows from the first failure, or from the end of the connection.
-        if !isGood, completion.status != .flushed { end(.failedWork(code: completion.status.rawValue)) }
+        if !isGood { failed(completion.status) }
+    }
+
+    private func failed(_ status: WorkStatus) {
+        switch status {
+        case .flushed:
+            // Only follows from the first failure, or from the end of the connection.
+            return
+        case .retryExceeded:
+            // A peer that went in an orderly way acknowledges nothing any more, and may not have been heard yet.
+            takeConnectionEvents()
+            end(hasHungUp && !assembler.isMidFrame ? .endOfStream : .failedWork(code: status.rawValue))
+        default:
+            end(.failedWork(code: status.rawValue))
+        }
     }
 
     private func received(_ completion: WorkCompletion, slot: Int) {
@@ -220,9 +233,6 @@ extension VerbsConnection {
         if isBusy, !isForced { return nil }
         buffers!.isAbandoned = isBusy
         state = .closed
-        guard case .failedWork = reason else { return reason }
-        // A peer that has gone in an orderly way makes work fail before its farewell is read.
-        takeConnectionEvents()
-        return hasHungUp && !assembler.isMidFrame ? .endOfStream : reason
+        return reason
     }
 }

@@ -110,6 +110,10 @@ public struct VerbsTransport: ~Copyable, PageTransport {
 
     public mutating func watch(descriptor: Int32, token: UInt64) { watches.watch(descriptor: descriptor, token: token) }
 
+    public mutating func watchEagerly(descriptor: Int32, token: UInt64) {
+        watches.watch(descriptor: descriptor, token: token, isEager: true)
+    }
+
     public mutating func unwatch(token: UInt64) { watches.unwatch(token: token, &ring) }
 
     // MARK: Polling
@@ -121,8 +125,14 @@ public struct VerbsTransport: ~Copyable, PageTransport {
         do throws(UringError) {
             try watches.prepare(&ring)
             try channels.prepare(&ring)
-            let isImmediate = hasNews || wait.timeoutNanoseconds == 0
-            if try look(&handler, isThorough: isImmediate) || isImmediate {
+            if hasNews || wait.timeoutNanoseconds == 0 {
+                // News come in bursts: the ring is asked at some cost only when there is nothing else to do.
+                _ = try look(&handler, isThorough: !hasNews)
+                if watches.firstEager({ handler.tried($0) }) { hasNews = true }
+                finishTurn(&handler)
+                return
+            }
+            if try look(&handler, isThorough: false) {
                 finishTurn(&handler)
                 return
             }
@@ -156,14 +166,16 @@ public struct VerbsTransport: ~Copyable, PageTransport {
         let start = MonotonicClock.nowNanoseconds()
         let spin = min(wait.spinNanoseconds, wait.timeoutNanoseconds)
         if spin > 0 {
+            var turn = 0
             while true {
-                if progress(&handler) { return }
-                if try look(&handler, isThorough: false) { return }
+                if try spinTurn(turn, &handler) { return }
+                turn &+= 1
                 if MonotonicClock.nowNanoseconds() - start >= spin { break }
                 Ring.relax()
             }
             if spin == wait.timeoutNanoseconds { return }
         }
+        try watches.prepareForSleep(&ring)
         for lane in lanes where isOpen(lane) {
             do throws(VerbsError) { try lane.completions!.arm() } catch { lane.end(.failed(errno: EIO)) }
         }
@@ -172,6 +184,26 @@ public struct VerbsTransport: ~Copyable, PageTransport {
         let rest = wait.timeoutNanoseconds == .max ? .max : wait.timeoutNanoseconds - spin
         try ring.submitAndWait(minimum: 1, timeoutNanoseconds: rest)
         if take(&handler) { _ = progress(&handler) }
+    }
+
+    /// Between two looks at the lanes that await nothing, and at eager watches while an answer is awaited.
+    private static let turnsBetweenLooks = 8
+
+    /// One look around: at lanes that await an answer always, at the others and at system calls' expense less often.
+    private mutating func spinTurn<Handler: TransportHandler & ~Copyable>(
+        _ turn: Int, _ handler: inout Handler
+    ) throws(UringError) -> Bool {
+        var awaitsAnswer = false
+        let isFullLook = turn % Self.turnsBetweenLooks == 0
+        for lane in lanes {
+            let isAwaited = lane.oneSided > 0
+            awaitsAnswer = awaitsAnswer || isAwaited
+            if isAwaited || isFullLook, lane.progress(&handler) { return true }
+        }
+        if !awaitsAnswer || isFullLook {
+            if watches.firstEager({ handler.tried($0) }) { return true }
+        }
+        return try look(&handler, isThorough: false)
     }
 
     /// Looks for what waits in the ring.

@@ -8,7 +8,7 @@ struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
         abstract: "Measure faults, push, processor time and memory, each beside its floor in the same interleaved rounds.",
-        discussion: "Names: all, \(BenchmarkName.allCases.map(\.rawValue).joined(separator: ", ")). Needs root or userfaultfd for users.")
+        discussion: "Names: all, \(BenchmarkName.allCases.map(\.rawValue).joined(separator: ", ")); rdma, which needs a device and perftest, is not in all.")
 
     @Argument(help: ArgumentHelp("What to measure.", valueName: "name"))
     var names: [String] = ["all"]
@@ -21,6 +21,9 @@ struct BenchCommand: ParsableCommand {
 
     @Option(help: ArgumentHelp("Draw the report's plots into this directory, as SVG and, with rsvg-convert, as PNG.", valueName: "directory"))
     var plots: String?
+
+    @Option(help: ArgumentHelp("The device of `bench rdma`; the first with an IPv4 address by default.", valueName: "name"))
+    var device: String?
 
     @Option(help: ArgumentHelp("Source revision for the report's header.", valueName: "text"))
     var revision: String?
@@ -38,6 +41,7 @@ struct BenchCommand: ParsableCommand {
             print(report.machine.header)
             var context = BenchmarkContext(executablePath: Executable.path)
             context.rounds = rounds
+            context.device = device
             context.allocationProbePath = Executable.companion("libpageferry-allocation-probe.so")
             context.progress = { Console.progress($0) }
             for name in chosen {
@@ -61,6 +65,6 @@ struct BenchCommand: ParsableCommand {
     }
 
     private var chosen: [BenchmarkName] {
-        names.contains("all") ? BenchmarkName.allCases : BenchmarkName.allCases.filter { names.contains($0.rawValue) }
+        names.contains("all") ? BenchmarkName.everywhere : BenchmarkName.allCases.filter { names.contains($0.rawValue) }
     }
 }

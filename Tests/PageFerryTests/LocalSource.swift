@@ -18,12 +18,15 @@ final class LocalSource: Sendable {
     struct SessionEnd: Sendable { let reason: SessionError? }
 
     /// - Parameter startsAtOnce: whether the memory is final from the start; otherwise `guestStopped` makes it so.
-    init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 5) throws {
-        address = .unix(path: socketPath(name))
+    init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix) throws {
+        let wanted = link.address(name)
+        let listener = try SourceListener(
+            link == .unix ? try StreamListener(on: wanted) : nil, on: wanted, transport: link.transport)
+        address = listener.address
         var configuration = SourceServer.Configuration()
         configuration.mostLanes = mostLanes
         configuration.mostSessions = 8
-        let server = SourceServer(listener: try StreamListener(on: address), layout: image.layout, configuration: configuration)
+        let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
         let ends = Mailbox<SessionEnd>()
         self.server = server
         self.ends = ends
@@ -77,15 +80,19 @@ final class LocalDestination: Sendable {
     let session: DestinationSession
     private let notices: Mailbox<DestinationNotice>
 
-    init(_ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false) throws {
+    init(_ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix) throws {
         let regions = try DestinationRegions([try guest.handOver()])
         if prefault { try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000) }
         var configuration = DestinationConnector.Configuration()
         configuration.bulkLanes = bulkLanes
+        configuration.transport = link.transport
+        configuration.push = link.push
         let opened = try DestinationConnector(to: address, configuration: configuration).accept(regions)
+        var sessionConfiguration = DestinationSession.Configuration()
+        sessionConfiguration.push = link.push
         let notices = Mailbox<DestinationNotice>()
         self.notices = notices
-        session = DestinationSession(opened, regions: regions, machineState: nil, configuration: .init()) { notices.post($0) }
+        session = DestinationSession(opened, regions: regions, machineState: nil, configuration: sessionConfiguration) { notices.post($0) }
     }
 
     /// Waits for the end, a minute at most.

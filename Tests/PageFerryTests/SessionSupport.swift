@@ -41,12 +41,24 @@ enum Content {
     static func isHole(_ page: Int) -> Bool { mixed(page) % 16 < 2 }
     static func isZero(_ page: Int) -> Bool { mixed(page) % 16 < 4 }
 
-    static func word(_ page: Int, _ index: Int) -> UInt64 {
-        UInt64(page + 1) &* 0x9E37_79B9_7F4A_7C15 ^ UInt64(index + 1) &* 0xBF58_476D_1CE4_E5B9
+    /// The 4 KiB that piece `piece` of the memory holds: pieces of one random table, at an offset of their own each.
+    static func bytes(_ piece: Int) -> UnsafeRawPointer {
+        UnsafeRawPointer(table) + (piece &* 40_503) % (tableBytes / 8) * 8
     }
 
+    nonisolated(unsafe) static let zeros = UnsafeRawPointer(UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 8).initializeMemory(as: UInt8.self, repeating: 0, count: 4096))
     /// What a rewritten page holds.
-    static let rewritten: UInt64 = 0x5A5A_5A5A_5A5A_5A5A
+    nonisolated(unsafe) static let rewritten = UnsafeRawPointer(UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 8).initializeMemory(as: UInt8.self, repeating: 0x5A, count: 4096))
+
+    private static let tableBytes = 1 << 20
+    /// Never freed: tests look into it until the process ends.
+    nonisolated(unsafe) private static let table: UnsafeMutablePointer<UInt64> = {
+        let words = (tableBytes + 4096) / 8
+        let table = UnsafeMutablePointer<UInt64>.allocate(capacity: words)
+        var random = SeededRandom(seed: 99)
+        for index in 0..<words { table[index] = random.next() }
+        return table
+    }()
 
     private static func mixed(_ page: Int) -> UInt64 {
         var random = SeededRandom(seed: UInt64(page))
@@ -67,24 +79,25 @@ struct Words: @unchecked Sendable {
         pageBytes = pageSize.bytes
     }
 
-    func write(_ page: Int, _ word: (Int) -> UInt64) {
-        let words = base + page * (pageBytes / 8)
-        for index in 0..<(pageBytes / 8) { words[index] = word(index) }
+    /// Fills a page.
+    func write(_ page: Int, _ expectation: Expectation = .content) {
+        for piece in 0..<(pageBytes / 4096) {
+            memcpy(base + page * (pageBytes / 8) + piece * 512, expected(page, piece, expectation), 4096)
+        }
     }
 
     func isRight(_ page: Int, _ expectation: Expectation = .content) -> Bool {
-        let words = base + page * (pageBytes / 8)
-        var difference: UInt64 = 0
-        for index in 0..<(pageBytes / 8) {
-            let expected: UInt64 =
-                switch expectation {
-                case .content: Content.isZero(page) ? 0 : Content.word(page, index)
-                case .zero: 0
-                case .rewritten: Content.rewritten
-                }
-            difference |= words[index] ^ expected
+        (0..<(pageBytes / 4096)).allSatisfy { piece in
+            memcmp(base + page * (pageBytes / 8) + piece * 512, expected(page, piece, expectation), 4096) == 0
         }
-        return difference == 0
+    }
+
+    private func expected(_ page: Int, _ piece: Int, _ expectation: Expectation) -> UnsafeRawPointer {
+        switch expectation {
+        case .content: Content.isZero(page) ? Content.zeros : Content.bytes(page * (pageBytes / 4096) + piece)
+        case .zero: Content.zeros
+        case .rewritten: Content.rewritten
+        }
     }
 }
 
@@ -100,7 +113,7 @@ func makeImage(pages: Int, pageSize: PageSize = .fourKiB) throws -> SourceImage 
     let mapping = try MappedMemory(of: file, lengthBytes: pages * pageSize.bytes, access: .readWrite)
     let words = Words(mapping.address, pageSize)
     for page in 0..<pages where !Content.isHole(page) {
-        words.write(page) { Content.isZero(page) ? 0 : Content.word(page, $0) }
+        words.write(page)
     }
     withExtendedLifetime(mapping) {}
     let image = try SourceImage([

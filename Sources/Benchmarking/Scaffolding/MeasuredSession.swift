@@ -11,6 +11,9 @@ struct SessionSettings: Sendable {
     /// Bytes of push in flight; 0 for no push.
     var creditBytes = DestinationSession.Configuration().creditBytes
     var bulkLanes = 2
+    var transport = TransportChoice.tcp
+    /// Over RDMA, who moves the pages nobody asked for.
+    var push = PushMethod.read
     var statisticsIntervalNanoseconds: UInt64 = 50_000_000
 }
 
@@ -27,9 +30,12 @@ final class MeasuredSession: Sendable {
     init(to address: StreamAddress, regions handedOver: [DestinationRegion], _ settings: SessionSettings) throws(BenchmarkError) {
         var connection = DestinationConnector.Configuration()
         connection.bulkLanes = settings.bulkLanes
+        connection.transport = settings.transport
+        connection.push = settings.push
         var configuration = DestinationSession.Configuration()
         configuration.window = WindowPolicy(windowBytes: settings.windowBytes)
         configuration.creditBytes = settings.creditBytes
+        configuration.push = settings.push
         configuration.spinNanoseconds = settings.mode.spinNanoseconds
         configuration.statisticsIntervalNanoseconds = settings.statisticsIntervalNanoseconds
         let notices = Mailbox<DestinationNotice>()

@@ -1,6 +1,7 @@
 import Demonstration
 import Glibc
 import PageCore
+import PageFerry
 import StreamTransport
 
 /// `pageferry source --memory`, in a process of its own, ended with this value.
@@ -14,18 +15,24 @@ final class SourceProcess: Sendable {
 
     var processIdentifier: pid_t { child.processIdentifier }
 
-    init(executablePath: String, memory: borrowing MemoryImage, kind: SocketKind, mode: WaitMode) throws(BenchmarkError) {
+    /// - Parameters:
+    ///   - kind: for TCP or RDMA; a unix socket has no RDMA.
+    ///   - host: an address of this host to listen on.
+    init(
+        executablePath: String, memory: borrowing MemoryImage, kind: SocketKind, mode: WaitMode,
+        transport: TransportChoice = .tcp, host: String = "127.0.0.1"
+    ) throws(BenchmarkError) {
         var ends: [Int32] = [0, 0]
         // SAFETY: an array of two descriptors, filled during the call.
         guard unsafe pipe(&ends) == 0 else { throw BenchmarkError("cannot make a pipe: error \(errno)") }
         _ = fcntl(ends[0], F_SETFD, FD_CLOEXEC)
         _ = fcntl(ends[1], F_SETFD, FD_CLOEXEC)
-        let listen = kind == .tcp ? "127.0.0.1:0" : "unix:\(memory.path).\(mode.rawValue)"
+        let listen = kind == .tcp ? "\(host):0" : "unix:\(memory.path).\(mode.rawValue)"
         do throws(DemonstrationError) {
             child = try ChildProcess(
                 [
                     executablePath, "source", "--memory", memory.path, "--listen", listen, "--spin", "\(mode.spinNanoseconds / 1_000)",
-                    "--bulk-lanes", "8",
+                    "--bulk-lanes", "8", "--transport", transport.rawValue,
                 ], inheriting: [STDERR_FILENO: ends[1]])
         } catch {
             close(ends[0])
@@ -49,7 +56,7 @@ final class SourceProcess: Sendable {
         if case .unix(let path) = address { unsafe unlink(path) }
     }
 
-    /// The address at the end of "serving … on ADDRESS".
+    /// The address in "serving … on ADDRESS", behind which the transports may be told.
     private static func readAddress(_ descriptor: Int32) throws(BenchmarkError) -> StreamAddress {
         let deadline = MonotonicClock.nowNanoseconds() + startNanoseconds
         var text = ""
@@ -62,8 +69,9 @@ final class SourceProcess: Sendable {
             guard count > 0 else { break }
             text += String(decoding: bytes[..<count], as: UTF8.self)
             for line in text.split(separator: "\n") where line.contains("serving ") {
-                guard text.contains("\n"), let word = line.split(separator: " ").last else { continue }
-                if let address = try? StreamAddress(parsing: String(word)) { return address }
+                let words = line.split(separator: " ")
+                guard text.hasSuffix("\n"), let on = words.lastIndex(of: "on"), on + 1 < words.count else { continue }
+                if let address = try? StreamAddress(parsing: String(words[on + 1])) { return address }
             }
         }
         throw BenchmarkError("the source did not start\(text.isEmpty ? "" : ": \(text.split(separator: "\n").last ?? "")")")

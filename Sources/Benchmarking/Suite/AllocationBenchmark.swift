@@ -77,12 +77,9 @@ struct AllocationBenchmark {
         let path = "/dev/shm/pageferry-bench.\(getpid()).json"
         defer { unsafe unlink(path) }
         return try orBenchmarkError {
-            // SAFETY: a constant path, terminated.
-            let nowhere = unsafe open("/dev/null", O_WRONLY | O_CLOEXEC)
-            defer { close(nowhere) }
             let child = try ChildProcess(
-                [context.executablePath, "bench", "allocations", "--json", path], inheriting: [STDOUT_FILENO: nowhere],
-                environment: ["LD_PRELOAD": library])
+                [context.executablePath, "bench", "allocations", "--json", path],
+                environment: ["LD_PRELOAD": library], outputPath: "/dev/null")
             defer { child.end() }
             guard let code = child.waitForEnd(timeoutNanoseconds: Self.mostSeconds * 1_000_000_000) else {
                 throw BenchmarkError("counting allocations took longer than \(Self.mostSeconds) s")

@@ -11,6 +11,11 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
     case scale
     case engine
     case allocations
+    /// Not one of `all`: it needs a device and perftest.
+    case rdma
+
+    /// Those that every host can run, in order.
+    public static var everywhere: [BenchmarkName] { allCases.filter { $0 != .rdma } }
 
     /// Runs the benchmark.
     public func run(_ context: BenchmarkContext) throws(BenchmarkError) -> BenchmarkResult {
@@ -27,6 +32,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
             case .scale: try ScaleBenchmark(context).run()
             case .engine: try EngineBenchmark(context).run()
             case .allocations: try AllocationBenchmark(context).run()
+            case .rdma: try RDMABenchmark(context).run()
             }
         result.elapsedSeconds = Double(MonotonicClock.nowNanoseconds() - start) / 1e9
         result.otherUsePercent = MachineUse().percentOfOthers(since: use)

@@ -52,13 +52,10 @@ struct MemoryBenchmark {
         let source = try SourceProcess(executablePath: context.executablePath, memory: image.file, kind: .unix, mode: .adaptive)
         let path = "\(image.file.path).handoff"
         return try orBenchmarkError {
-            // SAFETY: a constant path, terminated.
-            let nowhere = unsafe open("/dev/null", O_WRONLY | O_CLOEXEC)
-            defer { close(nowhere) }
             let daemon = try ChildProcess(
                 [
                     context.executablePath, "destination", "--connect", source.address.description, "--handoff", path, "--no-prefault",
-                ], inheriting: [STDERR_FILENO: nowhere])
+                ], outputPath: "/dev/null")
             defer {
                 daemon.end()
                 unsafe unlink(path)

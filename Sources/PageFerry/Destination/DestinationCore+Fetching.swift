@@ -22,6 +22,8 @@ extension DestinationCore {
             fetch(range, reason, lane: Self.demandLane, &transport)
             didFetch = true
         }
+        // The doorbell rings before anything else is thought of.
+        if didFetch { transport.flush() }
         let windowLane = LaneIndex(UInt8(min(2, transport.laneCount - 1)))
         while memory.fetcher?.hasSlot == true, transport.freeOneSided(windowLane) > 0,
             let (range, reason) = memory.fetcher!.nextUrgent(includingWindows: true)

@@ -74,6 +74,8 @@ struct DestinationCore: ~Copyable, TransportHandler {
         }
     }
 
+    mutating func tried(_ token: UInt64) -> Bool { readFaults(Int(token - Self.firstFaultToken)) }
+
     private mutating func takeOrders() {
         for order in mailbox.takeAll() {
             switch order {
@@ -89,16 +91,24 @@ struct DestinationCore: ~Copyable, TransportHandler {
         }
     }
 
-    /// Reads everything a userfaultfd has, then what its unread events held up.
-    mutating func readFaults(_ number: Int) {
+    /// Reads everything a userfaultfd has.
+    ///
+    /// - Returns: whether there was anything.
+    @discardableResult
+    mutating func readFaults(_ number: Int) -> Bool {
+        var hadAny = false
         while memory.readEvents(number, into: &events) {
+            hadAny = true
             let now = MonotonicClock.nowNanoseconds()
             lastFaultNanoseconds = now
             for index in 0..<events.count {
                 handle(events[index], now)
             }
+            // A read brings all there is, as far as there is room.
+            if events.count < UserfaultEventBatch.capacity { break }
         }
         noticeMemoryFailure()
+        return hadAny
     }
 
     private mutating func handle(_ event: UserfaultEvent, _ now: UInt64) {

@@ -40,7 +40,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     mutating func run() -> SessionError? {
         transport.watch(descriptor: core.mailbox.descriptor, token: DestinationCore.mailboxToken)
         for number in 0..<core.memory.userfaultCount {
-            transport.watch(
+            transport.watchEagerly(
                 descriptor: core.memory.userfaultDescriptor(number), token: DestinationCore.firstFaultToken + UInt64(number))
         }
         core.readable(DestinationCore.mailboxToken)

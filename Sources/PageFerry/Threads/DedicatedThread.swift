@@ -17,7 +17,7 @@ public final class DedicatedThread: Sendable {
     /// Makes the calling thread the first to run when something happens: a thread that a guest waits for must not wait
     /// itself, least of all behind the guest thread it has just woken. Where the host does not allow it (no CAP_SYS_NICE,
     /// no RLIMIT_NICE) nothing changes.
-    package static func preferCurrent() {
+    public static func preferCurrent() {
         // On Linux this is the nice value of the calling thread alone (setpriority(2), "C library/kernel differences").
         _ = setpriority(Int32(PRIO_PROCESS.rawValue), 0, -20)
     }
