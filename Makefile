@@ -22,7 +22,7 @@ build: packages ## build everything (debug)
 	swift build
 
 release: packages ## build everything (release)
-	swift build -c release
+	scripts/build-release
 
 guest: guest-packages ## make the demo guest: kernel, initramfs, disk
 	perf/guest/make-guest
@@ -31,20 +31,20 @@ test: guest-packages ## all tests; prints what was skipped and why
 	scripts/test
 
 simulate: packages ## SEEDS=n simulated sessions under a virtual clock
-	swift build -c release --product pageferry
+	scripts/build-release --product pageferry
 	$(RELEASE) simulate --seeds $(SEEDS)
 
 demo: guest-packages ## post-copy a real QEMU guest, beside QEMU's own post-copy
-	swift build -c release
+	scripts/build-release
 	perf/guest/make-guest
 	$(RELEASE) demo $(if $(JSON),--json $(JSON))
 
 demo-memory: packages ## the same in seconds without QEMU: two processes, 1 GiB
-	swift build -c release
+	scripts/build-release
 	$(RELEASE) demo-memory $(if $(JSON),--json $(JSON))
 
 demo-record: guest-packages ## ROUNDS=n demos in a row, their tables kept in perf/results/
-	swift build -c release
+	scripts/build-release
 	perf/guest/make-guest
 	perf/record-demos $(ROUNDS)
 

@@ -99,7 +99,7 @@ let package = Package(
         .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff", "Verbs", "VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
-        .testTarget(name: "CommandTests", dependencies: ["Handoff", "PageFerry"], swiftSettings: tests),
+        .testTarget(name: "CommandTests", dependencies: ["Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs"], swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]
 )
