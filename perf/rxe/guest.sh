@@ -60,38 +60,69 @@ probe_kvm() {
     return "$result"
 }
 
-# Boots a guest on a session directory, [further QEMU arguments]; returns its job's status.
-boot_guest() {
-    local session=$1 status=0 console=$1/console
-    shift
-    local arguments=(
-        -machine pc -smp "$RXE_CPUS" -m "$RXE_MEMORY_MIB" -nodefaults -no-user-config -display none -no-reboot
-        -kernel "$rxe_cache/vmlinux" -initrd "$rxe_cache/initramfs"
-        -serial "file:$console"
-        -chardev "stdio,id=job,signal=off" -device virtio-serial-pci -device virtconsole,chardev=job
-        -virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
-        -virtfs "local,path=$session,mount_tag=session,security_model=none"
-        -virtfs "local,path=$rxe_tree,mount_tag=tree,security_model=none,multidevs=remap"
-    )
+# Prints QEMU's arguments, one a line (paths here have no line breaks).
+guest_arguments() { # session directory
     local command_line="console=ttyS0 quiet panic=-1 mitigations=off"
+    printf '%s\n' -machine pc -smp "$RXE_CPUS" -m "$RXE_MEMORY_MIB" -nodefaults -no-user-config -display none -no-reboot \
+        -kernel "$rxe_cache/vmlinux" -initrd "$rxe_cache/initramfs" -serial "file:$1/console" \
+        -chardev "stdio,id=job,signal=off" -device virtio-serial-pci -device virtconsole,chardev=job \
+        -virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap" \
+        -virtfs "local,path=$1,mount_tag=session,security_model=none" \
+        -virtfs "local,path=$rxe_tree,mount_tag=tree,security_model=none,multidevs=remap"
     if [ "$RXE_ACCELERATION" = kvm ]; then
-        arguments+=(-accel kvm -cpu host)
+        printf '%s\n' -accel kvm -cpu host
     else
         # Without these features the kernel takes paths that emulation runs two to three times faster.
-        arguments+=(-accel "tcg,thread=multi" -cpu "max,-erms,-pclmulqdq,-smap,-smep,-la57")
+        printf '%s\n' -accel "tcg,thread=multi" -cpu "max,-erms,-pclmulqdq,-smap,-smep,-la57"
         command_line+=" tsc=reliable no_timer_check"
+        # QEMU before 8.1 may run a breakpoint that the kernel has just taken back while it patches itself ("int3: 0000"), when
+        # another processor translates the code meanwhile. Nearly all patching is at the start, so one processor starts alone;
+        # guest-session brings the others up. They need no loop calibration, which fails there after a second.
+        command_line+=" maxcpus=1 noreplace-smp lpj=12000000"
     fi
-    arguments+=(-append "$command_line" "$@")
+    printf '%s\n' -append "$command_line"
+}
+
+# Boots a guest on a session directory, [further QEMU arguments], and waits for its end; returns its job's status, 70 when the
+# guest ended without one, 75 when that was the emulation's fault. rxe_pid is QEMU's parent meanwhile.
+boot_guest() {
+    local session=$1 arguments status=0
+    shift
+    mapfile -t arguments < <(guest_arguments "$session")
+    arguments+=("$@")
     if grep -q '^RXE_INTERACTIVE=yes' "$session/settings"; then
-        qemu-system-x86_64 "${arguments[@]}" || status=$?
+        qemu-system-x86_64 "${arguments[@]}" <&0 &
     else
-        timeout --foreground --kill-after=5 "$RXE_TIMEOUT_SECONDS" qemu-system-x86_64 "${arguments[@]}" </dev/null || status=$?
+        timeout --foreground --kill-after=5 "$RXE_TIMEOUT_SECONDS" qemu-system-x86_64 "${arguments[@]}" </dev/null &
     fi
+    rxe_pid=$!
+    echo "$rxe_pid" >"$session/pid"
+    wait "$rxe_pid" || status=$?
+    rxe_pid=
     if [ -s "$session/status" ]; then return "$(cat "$session/status")"; fi
-    case $status in
-        124 | 137) echo "perf/rxe: error: the job had not ended after $RXE_TIMEOUT_SECONDS s; RXE_TIMEOUT_SECONDS allows more" >&2 ;;
-        *) echo "perf/rxe: error: the guest ended without a status (QEMU's: $status); the end of its console:" >&2 ;;
-    esac
-    tail -n 15 "$console" 2>/dev/null | tr -d '\r' | sed 's/^/  console: /' >&2
+    explain_end "$session" "$status"
+}
+
+explain_end() { # session directory, QEMU's status
+    # Told to end by run-pair, which says why itself.
+    [ ! -e "$1/given-up" ] || return 70
+    local console=$1/console
+    [ -z "${RXE_CONSOLE:-}" ] || cp "$console" "$RXE_CONSOLE"
+    if [ "$2" = 124 ] || [ "$2" = 137 ]; then
+        echo "perf/rxe: error: the job had not ended after $RXE_TIMEOUT_SECONDS s; RXE_TIMEOUT_SECONDS allows more" >&2
+        return 70
+    fi
+    if [ "$RXE_ACCELERATION" = tcg ] && grep -q 'int3: 0000' "$console" 2>/dev/null; then
+        echo "perf/rxe: error: QEMU's emulation broke the guest's kernel, a fault of QEMU before 8.1; run it again" >&2
+        return 75
+    fi
+    echo "perf/rxe: error: the guest ended without a status (QEMU's: $2); the end of its console:" >&2
+    { grep -aE -m 3 "BUG:|Oops|Kernel panic|rxe-guest:" "$console"; tail -n 8 "$console"; } 2>/dev/null | tr -d "\r" | sed "s/^/  console: /" >&2
     return 70
+}
+
+# Ends the guest that boot_guest waits for, when this script is told to end.
+end_with_guest() {
+    trap 'kill "${rxe_pid:-}" 2>/dev/null; exit 130' INT
+    trap 'kill "${rxe_pid:-}" 2>/dev/null; exit 143' TERM HUP
 }
