@@ -3,11 +3,14 @@ SHELL := /bin/bash
 SEEDS ?= 10000
 ROUNDS ?= 10
 PREFIX ?= /usr/local
+# What JOB says is for the guest's shell: make leaves its dollars alone.
+override JOB := $(value JOB)
+export JOB
 
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest test simulate demo demo-memory demo-record bench-micro lint clean
+.PHONY: help packages guest-packages build release guest rxe rxe-shell test simulate demo demo-memory demo-record bench-micro lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +32,12 @@ guest: guest-packages ## make the demo guest: kernel, initramfs, disk
 
 test: guest-packages ## all tests; prints what was skipped and why
 	scripts/test
+
+rxe: ## JOB='command' in a guest with a soft-RoCE device; without JOB it shows that the device works
+	@perf/rxe/run "$${JOB:-perf/rxe/jobs/loopback}"
+
+rxe-shell: ## a prompt in that guest
+	@perf/rxe/run --shell
 
 simulate: packages ## SEEDS=n simulated sessions under a virtual clock
 	scripts/build-release --product pageferry
@@ -55,4 +64,4 @@ lint: ## formatting and the rules of the source tree
 	swift format lint --recursive --strict Sources Tests Package.swift
 
 clean: ## remove what was built and cached
-	rm -rf .build perf/guest/cache perf/guest/out
+	rm -rf .build perf/guest/cache perf/guest/out perf/rxe/cache

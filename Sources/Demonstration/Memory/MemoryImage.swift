@@ -3,10 +3,10 @@ import HostMemory
 import PageCore
 
 /// The memory file the demonstration's source serves: made in /dev/shm, removed at the end of its life.
-struct MemoryImage: ~Copyable {
-    let path: String
+public struct MemoryImage: ~Copyable {
+    public let path: String
 
-    init(lengthBytes: Int) throws(DemonstrationError) {
+    public init(lengthBytes: Int) throws(DemonstrationError) {
         path = "/dev/shm/pageferry-demo.\(getpid()).\(MonotonicClock.nowNanoseconds())"
         // SAFETY: the path is terminated and lives for the call.
         let descriptor = unsafe open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
