@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest rxe rxe-shell test simulate demo demo-memory demo-record bench-micro lint clean
+.PHONY: help packages guest-packages build release guest rxe rxe-shell test simulate demo demo-memory demo-record bench-rdma bench-micro lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,11 @@ demo-record: guest-packages ## ROUNDS=n demos in a row, their tables kept in per
 	perf/guest/make-guest
 	perf/record-demos $(ROUNDS)
 
+bench-rdma: packages ## demand faults and push over soft-RoCE, beside perftest and the bare userfaultfd
+	scripts/build-release
+	scripts/ensure-packages rxe
+	perf/rxe/run '.build/release/pageferry bench rdma$(if $(JSON), --json $(JSON))'
+
 bench-micro: packages ## what each step of the engine costs on the processor
 	swift package --package-path Benchmarks --disable-sandbox benchmark
 
@@ -64,4 +69,4 @@ lint: ## formatting and the rules of the source tree
 	swift format lint --recursive --strict Sources Tests Package.swift
 
 clean: ## remove what was built and cached
-	rm -rf .build perf/guest/cache perf/guest/out perf/rxe/cache
+	rm -rf .build perf/guest/cache perf/guest/out perf/rxe/cache*

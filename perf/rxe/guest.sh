@@ -2,7 +2,7 @@
 # What starting one guest and two have in common. Sourced by run and run-pair; sets and reads the variables named RXE_….
 rxe_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 rxe_tree=$(cd "$rxe_here/../.." && pwd)
-rxe_cache=$rxe_here/cache
+rxe_cache=$rxe_here/cache${RXE_KERNEL:+.$RXE_KERNEL}
 
 : "${RXE_MEMORY_MIB:=3072}" "${RXE_CPUS:=2}" "${RXE_HUGE_MIB:=64}" "${RXE_MEMLOCK_KIB:=unlimited}"
 : "${RXE_TIMEOUT_SECONDS:=600}" "${RXE_ACCELERATION:=auto}"
