@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest rxe rxe-shell test simulate demo demo-memory demo-record bench-rdma bench-micro lint clean
+.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate demo demo-memory demo-record bench-rdma bench-micro lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ guest: guest-packages ## make the demo guest: kernel, initramfs, disk
 
 test: guest-packages ## all tests; prints what was skipped and why
 	scripts/test
+
+test-rdma: ## the RDMA tests in soft-RoCE guests, or on this host: PAGEFERRY_RDMA=device make test-rdma
+	scripts/test-rdma
 
 rxe: ## JOB='command' in a guest with a soft-RoCE device; without JOB it shows that the device works
 	@perf/rxe/run "$${JOB:-perf/rxe/jobs/loopback}"

@@ -68,7 +68,7 @@ public struct MemoryDemonstration {
     private func run(_ kind: MemoryKind, from address: String) throws(DemonstrationError) -> Report {
         let host = try MemoryHost(kind: kind, lengthBytes: configuration.lengthBytes)
         let start = MonotonicClock.nowNanoseconds()
-        let accessors = MemoryAccessors(host.memory)
+        let accessors = MemoryAccessors(host)
         let statistics = try move(host, from: address, accessors)
         let threads = accessors.finish()
         let wrongPages = (0..<host.memory.pageCount).count { !host.memory.isRight($0, version: 1) }
@@ -76,7 +76,7 @@ public struct MemoryDemonstration {
     }
 
     private func move(
-        _ host: borrowing MemoryHost, from address: String, _ accessors: MemoryAccessors
+        _ host: MemoryHost, from address: String, _ accessors: MemoryAccessors
     ) throws(DemonstrationError) -> SessionStatistics {
         let notices = Mailbox<DestinationNotice>()
         let region = try host.handOver()
