@@ -3,11 +3,14 @@ SHELL := /bin/bash
 SEEDS ?= 10000
 ROUNDS ?= 10
 PREFIX ?= /usr/local
+# What JOB says is for the guest's shell: make leaves its dollars alone.
+override JOB := $(value JOB)
+export JOB
 
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest test simulate demo demo-memory demo-record bench bench-micro lint clean
+.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate demo demo-memory demo-record bench bench-rdma bench-micro lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,7 +25,7 @@ build: packages ## build everything (debug)
 	swift build
 
 release: packages ## build everything (release)
-	swift build -c release
+	scripts/build-release
 
 guest: guest-packages ## make the demo guest: kernel, initramfs, disk
 	perf/guest/make-guest
@@ -30,28 +33,42 @@ guest: guest-packages ## make the demo guest: kernel, initramfs, disk
 test: guest-packages ## all tests; prints what was skipped and why
 	scripts/test
 
+test-rdma: ## the RDMA tests in soft-RoCE guests, or on this host: PAGEFERRY_RDMA=device make test-rdma
+	scripts/test-rdma
+
+rxe: ## JOB='command' in a guest with a soft-RoCE device; without JOB it shows that the device works
+	@perf/rxe/run "$${JOB:-perf/rxe/jobs/loopback}"
+
+rxe-shell: ## a prompt in that guest
+	@perf/rxe/run --shell
+
 simulate: packages ## SEEDS=n simulated sessions under a virtual clock
-	swift build -c release --product pageferry
+	scripts/build-release --product pageferry
 	$(RELEASE) simulate --seeds $(SEEDS)
 
 demo: guest-packages ## post-copy a real QEMU guest, beside QEMU's own post-copy
-	swift build -c release
+	scripts/build-release
 	perf/guest/make-guest
 	$(RELEASE) demo $(if $(JSON),--json $(JSON))
 
 demo-memory: packages ## the same in seconds without QEMU: two processes, 1 GiB
-	swift build -c release
+	scripts/build-release
 	$(RELEASE) demo-memory $(if $(JSON),--json $(JSON))
 
 demo-record: guest-packages ## ROUNDS=n demos in a row, their tables kept in perf/results/
-	swift build -c release
+	scripts/build-release
 	perf/guest/make-guest
 	perf/record-demos $(ROUNDS)
 
 bench: packages ## what PageFerry costs beside kernel and wire, in under 10 minutes: tables, JSON and plots in perf/
 	@scripts/ensure-packages plots
-	swift build -c release
+	scripts/build-release
 	$(RELEASE) bench $(or $(NAME),all) --json perf/results/bench.json --plots perf/plots --revision $$(git describe --always --dirty)
+
+bench-rdma: packages ## demand faults and push over soft-RoCE, beside perftest and the bare userfaultfd
+	scripts/build-release
+	scripts/ensure-packages rxe
+	perf/rxe/run '.build/release/pageferry bench rdma$(if $(JSON), --json $(JSON))'
 
 bench-micro: packages ## what each step of the engine costs on the processor, checked against Benchmarks/Thresholds
 	cd Benchmarks && swift package --disable-sandbox benchmark --no-progress
@@ -61,4 +78,4 @@ lint: ## formatting and the rules of the source tree
 	swift format lint --recursive --strict Sources Tests Package.swift
 
 clean: ## remove what was built and cached
-	rm -rf .build perf/guest/cache perf/guest/out
+	rm -rf .build perf/guest/cache perf/guest/out perf/rxe/cache*

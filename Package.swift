@@ -104,7 +104,7 @@ let package = Package(
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration"], swiftSettings: tests),
         .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
-        .testTarget(name: "CommandTests", dependencies: ["Handoff", "PageFerry"], swiftSettings: tests),
+        .testTarget(name: "CommandTests", dependencies: ["Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs"], swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]
 )

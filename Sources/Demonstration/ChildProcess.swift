@@ -7,6 +7,8 @@ import Synchronization
 package final class ChildProcess: Sendable {
     package let processIdentifier: pid_t
     private let exitCode = Mutex<Int32?>(nil)
+    /// Those not yet reaped, for a program that is told to stop in the middle.
+    private static let running = Mutex<Set<pid_t>>([])
 
     /// Starts a program.
     ///
@@ -42,6 +44,7 @@ package final class ChildProcess: Sendable {
         unsafe posix_spawnattr_destroy(&attributes)
         guard status == 0 else { throw DemonstrationError("cannot start \(arguments[0]): error \(status)") }
         processIdentifier = child
+        _ = Self.running.withLock { $0.insert(child) }
     }
 
     deinit { end() }
@@ -65,12 +68,20 @@ package final class ChildProcess: Sendable {
         _ = reap(0)
     }
 
+    /// Ends every process started here that has not ended: on the way out, when nothing else will.
+    package static func endAll() {
+        running.withLock { running in
+            for process in running { kill(process, SIGKILL) }
+        }
+    }
+
     private func reap(_ options: Int32) -> Int32? {
         exitCode.withLock { code in
             if code == nil {
                 var status: Int32 = 0
                 // SAFETY: one local integer, filled during the call.
                 if unsafe waitpid(processIdentifier, &status, options) == processIdentifier {
+                    _ = Self.running.withLock { $0.remove(processIdentifier) }
                     code = status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
                 }
             }

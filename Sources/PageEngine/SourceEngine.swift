@@ -131,12 +131,13 @@ public struct SourceEngine: ~Copyable {
     ) -> SourceCommand? {
         guard isStarted, sent.clearCount > 0 else { return nil }
         if let hole = nextHole(&content) { return .zero(hole, .push) }
+        guard creditBytes > 0, mostBytes > 0 else { return nil }
         let end = min(end, layout.totalPages)
         let from = min(cursor, end)
         guard let start = sent.firstClear(in: from..<end) ?? sent.firstClear(in: 0..<from) else { return nil }
         let region = layout.region(ofSessionPage: start)
         let pageBytes = layout[region].pageSize.bytes
-        guard creditBytes >= pageBytes, mostBytes > 0 else { return nil }
+        guard creditBytes >= pageBytes else { return nil }
         let regionEnd = min(end, layout.sessionPages(layout.wholeRange(region)).upperBound)
         let most = max(1, min(configuration.extentBytes, creditBytes, mostBytes) / pageBytes)
         guard let run = sent.firstClearRun(in: start..<regionEnd, most: most) else { return nil }

@@ -191,6 +191,8 @@ extension VerbsConnection {
         try pair!.post(work)
     }
 
+    var hasUnreleasedFrames: Bool { queue.freeSlots < queue.capacity }
+
     /// Gives back frames that have gone into messages whole.
     func release<Handler: TransportHandler & ~Copyable>(_ handler: inout Handler) {
         queue.release(before: 1, &handler, lane: index)

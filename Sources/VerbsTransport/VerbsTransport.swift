@@ -144,12 +144,9 @@ public struct VerbsTransport: ~Copyable, PageTransport {
         finishTurn(&handler)
     }
 
-    /// Frames that went into messages are free; what was consumed makes room for more.
+    /// Frames that went into messages are free. What was consumed makes room for more: that goes with the next turn.
     private mutating func finishTurn<Handler: TransportHandler & ~Copyable>(_ handler: inout Handler) {
-        for lane in lanes {
-            lane.pump()
-            lane.release(&handler)
-        }
+        for lane in lanes where lane.hasUnreleasedFrames { lane.release(&handler) }
         settle(&handler)
     }
 

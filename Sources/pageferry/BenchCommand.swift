@@ -1,5 +1,6 @@
 import ArgumentParser
 import Benchmarking
+import Glibc
 
 extension BenchmarkName: ExpressibleByArgument {}
 
@@ -37,6 +38,10 @@ struct BenchCommand: ParsableCommand {
 
     func run() throws {
         try reportingFailure { () throws(CommandFailure) in
+            SignalWatch.start { signal in
+                Leftovers.cleanUp()
+                _exit(128 + signal)
+            }
             var report = BenchmarkReport(machine: .current(revision: revision))
             print(report.machine.header)
             var context = BenchmarkContext(executablePath: Executable.path)

@@ -9,7 +9,8 @@ import Verbs
 struct DemoMemoryCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo-memory",
-        abstract: "Move memory between two processes while it is in use, and compare every byte.")
+        abstract: "Move memory between two processes while it is in use, and compare every byte.",
+        discussion: "Between two hosts: --serve on one, --from with the same address and --size on the other.")
 
     @Option(help: ArgumentHelp("How much memory to move.", valueName: "size"))
     var size = SizeArgument(bytes: 1 << 30)
@@ -29,6 +30,12 @@ struct DemoMemoryCommand: ParsableCommand {
     @Option(help: "Over RDMA, who moves the pages nobody asked for: read (the destination) or write (the source).")
     var push = PushMethod.read
 
+    @Option(help: ArgumentHelp("Only make the memory and serve it here, once for each kind of memory.", valueName: "address"))
+    var serve: String?
+
+    @Option(help: ArgumentHelp("Only take the memory, from the host that serves it there.", valueName: "address"))
+    var from: String?
+
     @Option(help: ArgumentHelp("Write the reports to this file as JSON.", valueName: "file"))
     var json: String?
 
@@ -36,17 +43,22 @@ struct DemoMemoryCommand: ParsableCommand {
         guard size.bytes >= 1 << 20, size.bytes % (2 << 20) == 0 else {
             throw ValidationError("--size takes a multiple of 2M")
         }
+        guard serve == nil || from == nil else { throw ValidationError("give --serve on one host and --from on the other") }
+        guard serve == nil || json == nil else { throw ValidationError("--json goes where the reports are: with --from") }
+        guard host == nil || (serve == nil && from == nil) else { throw ValidationError("--host is for both sides on one host") }
     }
 
     func run() throws {
         try reportingFailure { () throws(CommandFailure) in
+            if let serve { return try serveMemory(on: serve) }
             var configuration = MemoryDemonstration.Configuration(executablePath: Executable.path)
             configuration.lengthBytes = size.bytes
             configuration.seed = seed
             configuration.bulkLanes = bulkLanes
             configuration.transport = transport
             configuration.session.push = push
-            configuration.host = if let host { host } else { try deviceAddress() }
+            configuration.sourceAddress = from
+            if from == nil { configuration.host = if let host { host } else { try deviceAddress() } }
             var reports: [MemoryDemonstration.Report] = []
             for kind in MemoryKind.allCases {
                 do throws(DemonstrationError) {
@@ -60,6 +72,27 @@ struct DemoMemoryCommand: ParsableCommand {
             if let json { try JSONFile.write(reports, to: json) }
             if !reports.allSatisfy(\.isRight) { throw CommandFailure("memory differs; see above", .software) }
         }
+    }
+
+    /// The source's side alone: what `pageferry source --memory` does, on the demonstration's memory.
+    private func serveMemory(on address: String) throws(CommandFailure) {
+        let image: MemoryImage
+        do throws(DemonstrationError) {
+            image = try MemoryImage(lengthBytes: size.bytes)
+        } catch {
+            throw CommandFailure(error.description, .operatingSystem)
+        }
+        let arguments = [
+            "--memory", image.path, "--listen", address, "--transport", transport.rawValue, "--sessions", "\(MemoryKind.allCases.count)",
+        ]
+        let source: SourceCommand
+        do {
+            source = try SourceCommand.parse(arguments)
+        } catch {
+            throw CommandFailure(SourceCommand.message(for: error), .usage)
+        }
+        try MemoryFileService(command: source, path: image.path).run()
+        _ = consume image
     }
 
     /// Where RDMA leads on this host; nil when it is not wanted.

@@ -12,10 +12,10 @@ enum Link: String, Sendable, CaseIterable, CustomStringConvertible {
     /// RDMA, the push written by the source.
     case rdmaWrite
 
-    /// RDMA only where `PAGEFERRY_RDMA` names a device; says so when not.
-    static let all: [Link] = rdmaAddress == nil ? [.unix] : allCases
+    /// RDMA where `PAGEFERRY_RDMA` names a device, else unix sockets; says so.
+    static let all: [Link] = rdmaAddress == nil ? [.unix] : rdma
 
-    static let rdma: [Link] = all.filter { $0 != .unix }
+    static let rdma: [Link] = [.rdmaRead, .rdmaWrite]
 
     /// The address of the device that `PAGEFERRY_RDMA` names.
     static let rdmaAddress: String? = {

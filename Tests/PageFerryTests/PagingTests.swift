@@ -64,7 +64,7 @@ import Testing
     }
 
     /// A whole 64 MiB region under concurrent faults.
-    @Test(arguments: Link.rdma) func wholeRegionOverRDMA(_ link: Link) throws { try move(.shared, link, pages: 16_384) }
+    @Test(arguments: Link.all) func wholeRegion(_ link: Link) throws { try move(.shared, link, pages: 16_384) }
 
     /// One image, pulled by several at once.
     @Test(arguments: Link.all) func severalDestinations(_ link: Link) throws {

@@ -10,7 +10,10 @@ final class BenchmarkImage: Sendable {
     init(lengthBytes: Int, dataBytes: Int? = nil) throws(BenchmarkError) {
         self.lengthBytes = lengthBytes
         file = try orBenchmarkError { try MemoryImage(lengthBytes: lengthBytes, dataBytes: dataBytes ?? lengthBytes) }
+        Leftovers.expect(file.path)
     }
+
+    deinit { Leftovers.remove(file.path) }
 
     /// A mapping of its own, all its pages in the page tables.
     func mapped() throws(BenchmarkError) -> MappedMemory {

@@ -41,6 +41,7 @@ final class SourceProcess: Sendable {
         }
         close(ends[1])
         messages = ends[0]
+        if kind == .unix { Leftovers.expect(String(listen.dropFirst("unix:".count))) }
         do throws(BenchmarkError) {
             address = try Self.readAddress(messages)
         } catch {
@@ -53,7 +54,7 @@ final class SourceProcess: Sendable {
     deinit {
         child.end()
         close(messages)
-        if case .unix(let path) = address { unsafe unlink(path) }
+        if case .unix(let path) = address { Leftovers.remove(path) }
     }
 
     /// The address in "serving … on ADDRESS", behind which the transports may be told.

@@ -75,7 +75,8 @@ struct AllocationBenchmark {
 
     private func countInChild(_ library: String) throws(BenchmarkError) -> BenchmarkResult {
         let path = "/dev/shm/pageferry-bench.\(getpid()).json"
-        defer { unsafe unlink(path) }
+        Leftovers.expect(path)
+        defer { Leftovers.remove(path) }
         return try orBenchmarkError {
             let child = try ChildProcess(
                 [context.executablePath, "bench", "allocations", "--json", path],

@@ -51,6 +51,7 @@ struct MemoryBenchmark {
         let image = try BenchmarkImage(lengthBytes: lengthBytes, dataBytes: min(lengthBytes, Self.dataBytes))
         let source = try SourceProcess(executablePath: context.executablePath, memory: image.file, kind: .unix, mode: .adaptive)
         let path = "\(image.file.path).handoff"
+        Leftovers.expect(path)
         return try orBenchmarkError {
             let daemon = try ChildProcess(
                 [
@@ -58,7 +59,7 @@ struct MemoryBenchmark {
                 ], outputPath: "/dev/null")
             defer {
                 daemon.end()
-                unsafe unlink(path)
+                Leftovers.remove(path)
             }
             let file = try MemoryFile.create(name: "pageferry-bench", lengthBytes: lengthBytes)
             let memory = try MappedMemory(of: file, lengthBytes: lengthBytes, access: .readWrite)

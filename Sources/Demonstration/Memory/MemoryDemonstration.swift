@@ -16,6 +16,8 @@ public struct MemoryDemonstration {
         public var transport = TransportChoice.tcp
         /// An address of this host to listen on; nil takes a unix socket, which RDMA cannot.
         public var host: String?
+        /// Where another host serves a `MemoryImage` of the same length; nil makes and serves one here.
+        public var sourceAddress: String?
 
         public init(executablePath: String) { self.executablePath = executablePath }
     }
@@ -51,24 +53,30 @@ public struct MemoryDemonstration {
 
     /// Moves one kind of memory, and compares every byte.
     public func run(_ kind: MemoryKind) throws(DemonstrationError) -> Report {
+        if let address = configuration.sourceAddress { return try run(kind, from: address) }
         let image = try MemoryImage(lengthBytes: configuration.lengthBytes)
-        let host = try MemoryHost(kind: kind, lengthBytes: configuration.lengthBytes)
         let address = configuration.host.map { "\($0):\(20_000 + getpid() % 20_000)" } ?? "unix:\(image.path).sock"
         let source = try ChildProcess([
             configuration.executablePath, "source", "--memory", image.path, "--listen", address, "--sessions", "1",
             "--transport", configuration.transport.rawValue,
         ])
+        let report = try run(kind, from: address)
+        _ = consume source
+        return report
+    }
+
+    private func run(_ kind: MemoryKind, from address: String) throws(DemonstrationError) -> Report {
+        let host = try MemoryHost(kind: kind, lengthBytes: configuration.lengthBytes)
         let start = MonotonicClock.nowNanoseconds()
-        let accessors = MemoryAccessors(host.memory)
+        let accessors = MemoryAccessors(host)
         let statistics = try move(host, from: address, accessors)
         let threads = accessors.finish()
-        _ = consume source
         let wrongPages = (0..<host.memory.pageCount).count { !host.memory.isRight($0, version: 1) }
         return report(kind, statistics, start, threads, wrongPages, host.memory.pageCount)
     }
 
     private func move(
-        _ host: borrowing MemoryHost, from address: String, _ accessors: MemoryAccessors
+        _ host: MemoryHost, from address: String, _ accessors: MemoryAccessors
     ) throws(DemonstrationError) -> SessionStatistics {
         let notices = Mailbox<DestinationNotice>()
         let region = try host.handOver()

@@ -11,8 +11,9 @@ public enum MemoryKind: String, Sendable, CaseIterable, Codable {
     case anonymous
 }
 
-/// Memory of this process that is about to be filled from elsewhere, as a VMM would have it.
-struct MemoryHost: ~Copyable {
+/// Memory of this process that is about to be filled from elsewhere, as a VMM would have it. Whoever uses it keeps it: threads
+/// that wait for a page for ever, after a session has failed, must not find it unmapped.
+final class MemoryHost: Sendable {
     private let guest: MappedMemory
     private let file: MemoryFile?
     /// Kept open here, as a VMM keeps its own: were the session's the last one, closing it would let zeros in.

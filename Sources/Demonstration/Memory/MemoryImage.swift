@@ -3,12 +3,12 @@ import HostMemory
 import PageCore
 
 /// The memory file a demonstration's source serves: made in /dev/shm, removed at the end of its life.
-package struct MemoryImage: ~Copyable {
-    package let path: String
+public struct MemoryImage: ~Copyable, Sendable {
+    public let path: String
 
     /// - Parameter dataBytes: how much of the file's start holds data on every page, and the rest nothing; nil mixes data, zero
     ///   pages and holes.
-    package init(lengthBytes: Int, dataBytes: Int? = nil) throws(DemonstrationError) {
+    public init(lengthBytes: Int, dataBytes: Int? = nil) throws(DemonstrationError) {
         path = "/dev/shm/pageferry-demo.\(getpid()).\(MonotonicClock.nowNanoseconds())"
         // SAFETY: the path is terminated and lives for the call.
         let descriptor = unsafe open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)

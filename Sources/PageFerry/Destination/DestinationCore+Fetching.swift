@@ -8,13 +8,9 @@ extension DestinationCore {
     /// Demanded pages have a lane of their own: nothing is ever in front of them there.
     private static var demandLane: LaneIndex { LaneIndex(1) }
 
-    /// Fetches what is due, as far as slots and the lanes go.
-    ///
-    /// - Parameter mostPushBytes: the most bytes of one unasked piece now; 0 holds the push.
-    /// - Returns: whether anything was begun.
-    mutating func fetchWhatIsDue<Transport: PageTransport & ~Copyable>(_ transport: inout Transport, mostPushBytes: Int) -> Bool {
-        guard memory.isFetching else { return false }
-        memory.freeLingering()
+    /// Fetches the pages that threads wait for, as far as slots and the lane go; rings the doorbell at once.
+    mutating func fetchDemands<Transport: PageTransport & ~Copyable>(_ transport: inout Transport) {
+        guard memory.isFetching else { return }
         var didFetch = false
         while memory.fetcher?.hasSlot == true, transport.freeOneSided(Self.demandLane) > 0,
             let (range, reason) = memory.fetcher!.nextUrgent(includingWindows: false)
@@ -22,8 +18,16 @@ extension DestinationCore {
             fetch(range, reason, lane: Self.demandLane, &transport)
             didFetch = true
         }
-        // The doorbell rings before anything else is thought of.
         if didFetch { transport.flush() }
+    }
+
+    /// Fetches what else is due: windows, then the push.
+    ///
+    /// - Parameter mostPushBytes: the most bytes of one unasked piece now; 0 holds the push.
+    /// - Returns: whether anything was begun.
+    mutating func fetchWhatIsDue<Transport: PageTransport & ~Copyable>(_ transport: inout Transport, mostPushBytes: Int) -> Bool {
+        memory.freeLingering()
+        var didFetch = false
         let windowLane = LaneIndex(UInt8(min(2, transport.laneCount - 1)))
         while memory.fetcher?.hasSlot == true, transport.freeOneSided(windowLane) > 0,
             let (range, reason) = memory.fetcher!.nextUrgent(includingWindows: true)

@@ -46,7 +46,7 @@ final class DestinationRegistration: Sendable {
         self.domain = domain
         let access: MemoryAccess = isWritable ? [.localWrite, .remoteWrite] : .localWrite
         let hasHugePages = regions.layout.regions.contains { $0.pageSize == .twoMiB }
-        slotCount = hasHugePages ? 16 : 64
+        slotCount = hasHugePages ? 16 : 32
         extentBytes = hasHugePages ? PageSize.twoMiB.bytes : 128 << 10
         let slabs = try Slabs(count: slotCount, bytesEach: extentBytes)
         do throws(VerbsError) {

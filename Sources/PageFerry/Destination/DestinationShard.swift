@@ -64,6 +64,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     }
 
     private mutating func sendWhatIsDue() {
+        core.fetchDemands(&transport)
         let isInUse =
             core.engine.waitingPages > 0
             || MonotonicClock.nowNanoseconds() - core.lastFaultNanoseconds < Self.thinNanoseconds
