@@ -106,6 +106,9 @@ public struct MemoryDemonstration {
         let deadline = MonotonicClock.nowNanoseconds() + 10_000_000_000
         var connection = DestinationConnector.Configuration()
         connection.bulkLanes = configuration.bulkLanes
+        // Either side may run under emulation, from a file system that another guest is just reading too.
+        connection.connectTimeoutNanoseconds = 60_000_000_000
+        connection.stepTimeoutNanoseconds = 60_000_000_000
         connection.transport = configuration.transport
         connection.push = configuration.session.push
         while true {
