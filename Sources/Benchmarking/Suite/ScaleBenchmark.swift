@@ -22,7 +22,9 @@ struct ScaleBenchmark {
             rounds: context.rounds)
         let image = try BenchmarkImage(lengthBytes: Self.memoryBytes)
         let memory = try TwiceMappedMemory(lengthBytes: Self.memoryBytes)
-        let source = try SourceProcess(executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .busy)
+        let source = try Placement.source.run { () throws(BenchmarkError) in
+            try SourceProcess(executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .busy)
+        }
         let sessions = try SessionScale(context, sessionBytes: Self.sessionBytes, mostSessions: Self.counts.max() ?? 1)
         let ledger = try context.interleave("scale") { (round, ledger) throws(BenchmarkError) in
             for count in Self.counts {
@@ -66,7 +68,7 @@ struct ScaleBenchmark {
             // Threads of one part take turns at its pages.
             let sharers = memory.sharers(of: number, threads: threads)
             let order = all.enumerated().filter { $0.offset % sharers.count == sharers.index }.map(\.element)
-            guests.append(FaultingThread(pages, order: Array(order.prefix(faultCount / threads)), firstPage: firstPage))
+            guests.append(FaultingThread(pages, order: Array(order.prefix(faultCount / threads)), firstPage: firstPage, isPlaced: true))
         }
         let results = guests.map { $0.join() }
         for result in results { try result.check() }
@@ -77,9 +79,11 @@ struct ScaleBenchmark {
 
     private func threads(_ source: SourceProcess, _ memory: TwiceMappedMemory, _ count: Int, _ round: Int) throws(BenchmarkError) -> Double {
         try memory.rearm()
-        let session = try MeasuredSession(
-            to: source.address, regions: [try memory.handOver()],
-            SessionSettings(mode: .busy, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1))
+        let session = try Placement.destination.run { () throws(BenchmarkError) in
+            try MeasuredSession(
+                to: source.address, regions: [try memory.handOver()],
+                SessionSettings(mode: .busy, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1))
+        }
         let rate = try Self.touch(PatternedMemoryParts([memory]), threads: count, faultCount: Self.faultCount, round: round)
         try session.cancel()
         return rate
@@ -94,7 +98,9 @@ struct ScaleBenchmark {
     }
 
     private func regions(_ image: BenchmarkImage, _ count: Int, _ round: Int) throws(BenchmarkError) -> Double {
-        let source = try LocalSource(image, regionCount: count, mode: .busy)
+        let source = try Placement.source.run { () throws(BenchmarkError) in
+            try LocalSource(image, regionCount: count, mode: .busy)
+        }
         defer { source.stop() }
         var memories: [TwiceMappedMemory] = []
         var handedOver: [DestinationRegion] = []
@@ -104,9 +110,11 @@ struct ScaleBenchmark {
             handedOver.append(try memory.handOver(name: "region\(number)"))
             memories.append(memory)
         }
-        let session = try MeasuredSession(
-            to: source.address, regions: handedOver,
-            SessionSettings(mode: .busy, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1))
+        let session = try Placement.destination.run { () throws(BenchmarkError) in
+            try MeasuredSession(
+                to: source.address, regions: handedOver,
+                SessionSettings(mode: .busy, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1))
+        }
         let rate = try Self.touch(
             PatternedMemoryParts(memories), threads: max(Self.regionThreads, count), faultCount: Self.faultCount, round: round)
         try session.cancel()
