@@ -31,7 +31,8 @@ struct RDMABenchmark {
         for transport in [TransportChoice.tcp, .rdma] {
             sides.sources[transport] = try Placement.source.run { () throws(BenchmarkError) in
                 try SourceProcess(
-                    executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .adaptive, transport: transport, host: host)
+                    executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .adaptive, transport: transport,
+                    host: host)
             }
         }
         var lines: [String] = []
@@ -108,15 +109,19 @@ struct RDMABenchmark {
             Figure(
                 "demand fault over RDMA, p50", unit: "us", ledger["rdma fault"], against: "ib_read_lat + userfaultfd",
                 ledger.sum("ib_read_lat", "floor"), bound: .atMost(1.3)),
-            Figure("  of it from event read to page visible", unit: "us", ledger["rdma daemon"], against: "ib_read_lat", ledger["ib_read_lat"]),
+            Figure(
+                "  of it from event read to page visible", unit: "us", ledger["rdma daemon"], against: "ib_read_lat", ledger["ib_read_lat"]),
             Figure("demand fault over TCP, p50", unit: "us", ledger["tcp fault"]),
             Figure(
-                "source's processor time, \(Self.faultCount) faults", unit: "ms", ledger["rdma source"], against: "over TCP", ledger["tcp source"]),
+                "source's processor time, \(Self.faultCount) faults", unit: "ms", ledger["rdma source"], against: "over TCP",
+                ledger["tcp source"]),
             Figure(
-                "push by reads", unit: "MiB/s", ledger["push read"], against: "the better of ib_read_bw and ib_write_bw", ledger["perftest"],
+                "push by reads", unit: "MiB/s", ledger["push read"], against: "the better of ib_read_bw and ib_write_bw",
+                ledger["perftest"],
                 bound: .atLeast(0.85)),
             Figure(
-                "push by writes", unit: "MiB/s", ledger["push write"], against: "the better of ib_read_bw and ib_write_bw", ledger["perftest"]),
+                "push by writes", unit: "MiB/s", ledger["push write"], against: "the better of ib_read_bw and ib_write_bw",
+                ledger["perftest"]),
         ]
     }
 }

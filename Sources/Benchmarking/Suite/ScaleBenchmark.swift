@@ -35,19 +35,24 @@ struct ScaleBenchmark {
             for count in Self.counts { ledger.record("sessions \(count)", try sessions.faultsPerSecond(count, round)) }
         }
         for count in Self.counts {
-            result.figures.append(Figure(
-                "\(count) faulting thread\(count > 1 ? "s" : ""), busy", unit: "faults/s", ledger["threads \(count)"],
-                against: "bare resolver over the same wire", ledger["floor \(count)"], bound: .atLeast(0.8)))
+            result.figures.append(
+                Figure(
+                    "\(count) faulting thread\(count > 1 ? "s" : ""), busy", unit: "faults/s", ledger["threads \(count)"],
+                    against: "bare resolver over the same wire", ledger["floor \(count)"], bound: .atLeast(0.8)))
         }
         for count in Self.counts {
-            result.figures.append(Figure(
-                "\(count) region\(count > 1 ? "s" : ""), \(Self.regionThreads) threads, busy", unit: "faults/s", ledger["regions \(count)"],
-                against: "one region", ledger["regions 1"]))
+            result.figures.append(
+                Figure(
+                    "\(count) region\(count > 1 ? "s" : ""), \(Self.regionThreads) threads, busy", unit: "faults/s",
+                    ledger["regions \(count)"],
+                    against: "one region", ledger["regions 1"]))
         }
         for count in Self.counts {
-            result.figures.append(Figure(
-                "\(count) session\(count > 1 ? "s" : ""), a thread each", unit: "faults/s", ledger["sessions \(count)"], against: "one session",
-                ledger["sessions 1"]))
+            result.figures.append(
+                Figure(
+                    "\(count) session\(count > 1 ? "s" : ""), a thread each", unit: "faults/s", ledger["sessions \(count)"],
+                    against: "one session",
+                    ledger["sessions 1"]))
         }
         result.notes = [
             "Windows of one page: every fault is one on the network. Each thread touches pages of its own.",
@@ -77,7 +82,8 @@ struct ScaleBenchmark {
         return Double(results.reduce(0) { $0 + $1.waits }) / (Double(end - start) / 1e9)
     }
 
-    private func threads(_ source: SourceProcess, _ memory: TwiceMappedMemory, _ count: Int, _ round: Int) throws(BenchmarkError) -> Double {
+    private func threads(_ source: SourceProcess, _ memory: TwiceMappedMemory, _ count: Int, _ round: Int) throws(BenchmarkError) -> Double
+    {
         try memory.rearm()
         let session = try Placement.destination.run { () throws(BenchmarkError) in
             try MeasuredSession(
@@ -89,7 +95,9 @@ struct ScaleBenchmark {
         return rate
     }
 
-    private func bareThreads(_ image: BenchmarkImage, _ memory: TwiceMappedMemory, _ count: Int, _ round: Int) throws(BenchmarkError) -> Double {
+    private func bareThreads(_ image: BenchmarkImage, _ memory: TwiceMappedMemory, _ count: Int, _ round: Int) throws(BenchmarkError)
+        -> Double
+    {
         try memory.rearm()
         let resolver = try BareResolver(memory, source: try image.mapped(), kind: .tcp, mode: .busy)
         let rate = try Self.touch(PatternedMemoryParts([memory]), threads: count, faultCount: Self.faultCount, round: round)

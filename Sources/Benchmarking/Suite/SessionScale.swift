@@ -43,9 +43,10 @@ struct SessionScale {
         var sessions: [MeasuredSession] = []
         for memory in memories[..<count] {
             try memory.rearm()
-            sessions.append(try MeasuredSession(
-                to: source.address, regions: [try memory.handOver()],
-                SessionSettings(mode: .adaptive, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1)))
+            sessions.append(
+                try MeasuredSession(
+                    to: source.address, regions: [try memory.handOver()],
+                    SessionSettings(mode: .adaptive, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1)))
         }
         let guests = memories[..<count].map { memory in
             FaultingThread(
