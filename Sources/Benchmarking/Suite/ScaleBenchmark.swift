@@ -7,7 +7,7 @@ import PageFerry
 struct ScaleBenchmark {
     private static let counts = [1, 2, 4, 8]
     private static let memoryBytes = 256 << 20
-    private static let faultCount = 8_000
+    private static let faultCount = 4_000
     /// How many threads fault where regions are counted.
     private static let regionThreads = 4
     private static let sessionBytes = 64 << 20

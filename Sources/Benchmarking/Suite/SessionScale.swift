@@ -25,7 +25,7 @@ struct PatternedMemoryParts {
 
 /// Several sessions at once, from one source process, each with memory and a faulting thread of its own.
 struct SessionScale {
-    private static let faultsPerSession = 2_000
+    private static let faultsPerSession = 1_000
 
     private let source: SourceProcess
     private let memories: [TwiceMappedMemory]
