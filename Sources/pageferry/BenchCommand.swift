@@ -9,7 +9,10 @@ struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
         abstract: "Measure faults, push, processor time and memory, each beside its floor in the same interleaved rounds.",
-        discussion: "Names: all, \(BenchmarkName.allCases.map(\.rawValue).joined(separator: ", ")); rdma, which needs a device and perftest, is not in all.")
+        discussion: """
+            Names: all, \(BenchmarkName.allCases.map(\.rawValue).joined(separator: ", ")).
+            rdma needs a device and perftest, and is not in all.
+            """)
 
     @Argument(help: ArgumentHelp("What to measure.", valueName: "name"))
     var names: [String] = ["all"]
@@ -20,7 +23,8 @@ struct BenchCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Write the report to this file as JSON.", valueName: "file"))
     var json: String?
 
-    @Option(help: ArgumentHelp("Draw the report's plots into this directory, as SVG and, with rsvg-convert, as PNG.", valueName: "directory"))
+    @Option(
+        help: ArgumentHelp("Draw the plots into this directory, as SVG and, with rsvg-convert, as PNG.", valueName: "directory"))
     var plots: String?
 
     @Option(help: ArgumentHelp("The device of `bench rdma`; the first with an IPv4 address by default.", valueName: "name"))
@@ -32,7 +36,8 @@ struct BenchCommand: ParsableCommand {
     func validate() throws {
         guard (1...1_000).contains(rounds) else { throw ValidationError("--rounds takes 1 to 1000") }
         for name in names where name != "all" && BenchmarkName(rawValue: name) == nil {
-            throw ValidationError("there is no benchmark '\(name)'; choose from: all, \(BenchmarkName.allCases.map(\.rawValue).joined(separator: ", "))")
+            let known = BenchmarkName.allCases.map(\.rawValue).joined(separator: ", ")
+            throw ValidationError("there is no benchmark '\(name)'; choose from: all, \(known)")
         }
     }
 

@@ -18,7 +18,9 @@ import Testing
         #expect(figure.isMet == true)
     }
 
-    @Test(arguments: [(Bound.atMost(1.25), 1.25, true), (.atMost(1.25), 1.26, false), (.atLeast(0.8), 0.8, true), (.atLeast(0.8), 0.79, false)])
+    @Test(arguments: [
+        (Bound.atMost(1.25), 1.25, true), (.atMost(1.25), 1.26, false), (.atLeast(0.8), 0.8, true), (.atLeast(0.8), 0.79, false),
+    ])
     func aBoundIncludesItsValue(bound: Bound, ratio: Double, isMet: Bool) {
         #expect(bound.isMet(by: ratio) == isMet)
     }
@@ -50,7 +52,9 @@ import Testing
         #expect(ledger["value"] == [1, 2])
     }
 
-    @Test(arguments: [(1_234.5, "1235"), (123.45, "123.5"), (12.345, "12.35"), (0.0456, "0.046"), (0, "0"), (-2.5, "-2.50"), (.infinity, "-")])
+    @Test(arguments: [
+        (1_234.5, "1235"), (123.45, "123.5"), (12.345, "12.35"), (0.0456, "0.046"), (0, "0"), (-2.5, "-2.50"), (.infinity, "-"),
+    ])
     func numbersHaveAboutFourDigits(value: Double, text: String) {
         #expect(TextTable.number(value) == text)
     }

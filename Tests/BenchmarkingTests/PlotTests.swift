@@ -39,7 +39,9 @@ import Testing
 
     @Test func plotsAreWrittenForWhatAReportHolds() throws {
         var result = BenchmarkResult(name: "push", title: "push", rounds: 1)
-        result.lanes = [LaneThroughput(series: "tcp", lanes: 1, spread: Spread([1])), LaneThroughput(series: "tcp", lanes: 2, spread: Spread([2]))]
+        result.lanes = [
+            LaneThroughput(series: "tcp", lanes: 1, spread: Spread([1])), LaneThroughput(series: "tcp", lanes: 2, spread: Spread([2])),
+        ]
         var recorder = LatencyRecorder()
         for value in 1...1_000 { recorder.record(UInt64(value) * 1_000) }
         result.distributions = [Distribution("fault", recorder)]
@@ -48,7 +50,8 @@ import Testing
         let directory = FileManager.default.temporaryDirectory.appending(path: "pageferry-plots-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: directory) }
         let written = try ReportPlots(report).write(to: directory.path)
-        #expect(Set(written.filter { $0.hasSuffix("svg") }.map { $0.split(separator: "/").last! }) == ["push-lanes.svg", "push-latency.svg"])
+        #expect(
+            Set(written.filter { $0.hasSuffix("svg") }.map { $0.split(separator: "/").last! }) == ["push-lanes.svg", "push-latency.svg"])
         for path in written { #expect(FileManager.default.contents(atPath: path)?.isEmpty == false) }
         #expect(ReportPlots.canWritePNG == written.contains { $0.hasSuffix("png") })
     }

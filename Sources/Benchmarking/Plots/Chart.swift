@@ -37,7 +37,8 @@ struct Chart: Sendable {
     /// The whole file.
     func svg() -> String {
         var lines = [
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"\(Int(Self.width))\" height=\"\(Int(Self.height))\" viewBox=\"0 0 \(Int(Self.width)) \(Int(Self.height))\" font-family=\"sans-serif\" font-size=\"12\">",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"\(Int(Self.width))\" height=\"\(Int(Self.height))\""
+                + " viewBox=\"0 0 \(Int(Self.width)) \(Int(Self.height))\" font-family=\"sans-serif\" font-size=\"12\">",
             "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>",
             text(title, Self.left, 24, "font-size=\"15\" font-weight=\"bold\""),
         ]
@@ -80,7 +81,9 @@ struct Chart: Sendable {
             return ["<polygon points=\"\((path + back).joined(separator: " "))\" fill=\"\(color)\" fill-opacity=\"0.75\"/>"]
         case .line, .dashed:
             let dash = series.form == .dashed ? " stroke-dasharray=\"6 4\"" : ""
-            var lines = ["<polyline points=\"\(path.joined(separator: " "))\" fill=\"none\" stroke=\"\(color)\" stroke-width=\"2\"\(dash)/>"]
+            var lines = [
+                "<polyline points=\"\(path.joined(separator: " "))\" fill=\"none\" stroke=\"\(color)\" stroke-width=\"2\"\(dash)/>"
+            ]
             for (point, extent) in zip(series.points, series.extents) {
                 let place = across(point.x)
                 lines.append(line(place, down(extent.low), place, down(extent.high), "stroke=\"\(color)\""))

@@ -44,7 +44,7 @@ public struct Distribution: Sendable, Codable {
         p99Microseconds = recorder.microseconds(99)
         p999Microseconds = recorder.microseconds(99.9)
         maxMicroseconds = Double(histogram.max) / 1_000
-        points = histogram.percentiles(ticksPerHalfDistance: 8).map {
+        points = histogram.percentiles(ticksPerHalfDistance: 5).map {
             Point(microseconds: Double($0.value) / 1_000, percentile: $0.percentile)
         }
     }

@@ -32,8 +32,9 @@ final class LocalSource: Sendable {
             for number in 0..<regionCount {
                 // SAFETY: the path is terminated and lives for the call.
                 let descriptor = unsafe open(image.file.path, O_RDONLY | O_CLOEXEC)
-                descriptors.append(SourceRegionDescriptor(
-                    name: "region\(number)", descriptor: descriptor, fileOffset: number * regionBytes, lengthBytes: regionBytes))
+                descriptors.append(
+                    SourceRegionDescriptor(
+                        name: "region\(number)", descriptor: descriptor, fileOffset: number * regionBytes, lengthBytes: regionBytes))
             }
             let memory = try SourceImage(descriptors)
             try memory.findHoles()

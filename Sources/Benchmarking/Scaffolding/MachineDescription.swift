@@ -19,9 +19,11 @@ public struct MachineDescription: Sendable, Codable {
         let flags = value(of: "flags", in: processors)
         var name = utsname()
         // SAFETY: the kernel fills the structure, whose release field is terminated.
-        let release = unsafe uname(&name) == 0 ? unsafe withUnsafeBytes(of: &name.release) { bytes in
-            unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-        } : "unknown"
+        let release =
+            unsafe uname(&name) == 0
+            ? unsafe withUnsafeBytes(of: &name.release) { bytes in
+                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            } : "unknown"
         return Self(
             processor: value(of: "model name", in: processors), cores: usableCores(),
             memoryMiB: (sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))) >> 20, kernel: release,

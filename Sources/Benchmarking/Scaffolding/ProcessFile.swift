@@ -47,7 +47,8 @@ struct MachineUse {
     private let ownTicks: Double
 
     init() {
-        let fields = ProcessFile.read("/proc/stat").split(separator: "\n").first?.split(separator: " ").dropFirst().compactMap { Double($0) } ?? []
+        let fields =
+            ProcessFile.read("/proc/stat").split(separator: "\n").first?.split(separator: " ").dropFirst().compactMap { Double($0) } ?? []
         // user nice system idle iowait irq softirq steal; guest time is in user time already (proc(5)).
         allTicks = fields.prefix(8).reduce(0, +)
         busyTicks = allTicks - (fields.count > 4 ? fields[3] + fields[4] : 0)

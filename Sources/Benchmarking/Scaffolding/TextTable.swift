@@ -11,7 +11,8 @@ public struct TextTable {
             let line = cells.joined(separator: "  ")
             return String(line.reversed().drop { $0 == " " }.reversed())
         }
-        let title = "\(result.name): \(result.title) (\(result.rounds) rounds, \(number(result.elapsedSeconds)) s; others used \(number(result.otherUsePercent)) % of the processors)"
+        let title =
+            "\(result.name): \(result.title) (\(result.rounds) rounds, \(number(result.elapsedSeconds)) s; others used \(number(result.otherUsePercent)) % of the processors)"
         return ([title] + lines.map { "  \($0)" } + result.notes.map { "  note: \($0)" }).joined(separator: "\n")
     }
 

@@ -24,9 +24,10 @@ struct EngineBenchmark {
         }
         for (kind, title) in [("near", "random pages of 64 MiB in"), ("spread", "random pages of all")] {
             for size in Self.sizes {
-                result.figures.append(Figure(
-                    "\(title) \(size.name)", unit: "ns", ledger["\(kind) \(size.name)"], against: "64 MiB", ledger["\(kind) 64 MiB"],
-                    bound: size.name == "64 MiB" ? nil : .atMost(1.5)))
+                result.figures.append(
+                    Figure(
+                        "\(title) \(size.name)", unit: "ns", ledger["\(kind) \(size.name)"], against: "64 MiB", ledger["\(kind) 64 MiB"],
+                        bound: size.name == "64 MiB" ? nil : .atMost(1.5)))
             }
         }
         result.notes = [

@@ -104,19 +104,24 @@ struct FaultBenchmark {
                             case (.tcp, .busy, "p99") where window == "4K": .atMost(2)
                             default: nil
                             }
-                        figures.append(Figure(
-                            "\(kind), \(mode), window \(window), \(percentile)", unit: "us", ledger[name], against: "userfaultfd + exchange", floor,
-                            bound: bound))
+                        figures.append(
+                            Figure(
+                                "\(kind), \(mode), window \(window), \(percentile)", unit: "us", ledger[name],
+                                against: "userfaultfd + exchange", floor,
+                                bound: bound))
                     }
                     let name = "\(kind) \(mode) \(window)"
                     for percentile in ["p50", "p99"] {
-                        figures.append(Figure(
-                            "  \(percentile), against one thread at either end", unit: "us", ledger["\(name) \(percentile)"],
-                            against: "bare resolver over the same wire", ledger["bare resolver \(kind) \(mode) \(percentile)"]))
+                        figures.append(
+                            Figure(
+                                "  \(percentile), against one thread at either end", unit: "us", ledger["\(name) \(percentile)"],
+                                against: "bare resolver over the same wire", ledger["bare resolver \(kind) \(mode) \(percentile)"]))
                     }
-                    figures.append(Figure(
-                        "  of it from event read to page visible, p50", unit: "us", ledger["\(name) daemon"], against: "the exchange alone",
-                        ledger["wire \(kind) \(mode) p50"]))
+                    figures.append(
+                        Figure(
+                            "  of it from event read to page visible, p50", unit: "us", ledger["\(name) daemon"],
+                            against: "the exchange alone",
+                            ledger["wire \(kind) \(mode) p50"]))
                 }
             }
         }

@@ -40,12 +40,15 @@ struct FaultUnderPushBenchmark {
         for pace in Self.paces {
             let name = Self.name(pace)
             for (percentile, bound) in [("p50", nil), ("p99", Bound.atMost(4))] {
-                result.figures.append(Figure(
-                    "\(name), \(percentile)", unit: "us", ledger["\(name) \(percentile)"], against: "idle faults",
-                    ledger["idle \(percentile)"], bound: bound))
+                result.figures.append(
+                    Figure(
+                        "\(name), \(percentile)", unit: "us", ledger["\(name) \(percentile)"], against: "idle faults",
+                        ledger["idle \(percentile)"], bound: bound))
             }
-            result.figures.append(Figure(
-                "\(name), push rate", unit: "GB/s", ledger["\(name) rate"], against: "undisturbed push", ledger["push"], bound: .atLeast(0.8)))
+            result.figures.append(
+                Figure(
+                    "\(name), push rate", unit: "GB/s", ledger["\(name) rate"], against: "undisturbed push", ledger["push"],
+                    bound: .atLeast(0.8)))
         }
         result.distributions = latencies.sorted { $0.key < $1.key }.map { Distribution($0.key, $0.value) }
         result.notes = [

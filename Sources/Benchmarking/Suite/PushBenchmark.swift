@@ -35,9 +35,10 @@ struct PushBenchmark {
         for kind in SocketKind.allCases {
             for lanes in Self.laneCounts {
                 let name = "\(kind) \(lanes)"
-                result.figures.append(Figure(
-                    "\(kind), \(lanes) bulk lane\(lanes > 1 ? "s" : "")", unit: "GB/s", ledger[name], against: "bare streams",
-                    ledger["floor \(name)"], bound: lanes == 1 ? .atLeast(0.85) : nil))
+                result.figures.append(
+                    Figure(
+                        "\(kind), \(lanes) bulk lane\(lanes > 1 ? "s" : "")", unit: "GB/s", ledger[name], against: "bare streams",
+                        ledger["floor \(name)"], bound: lanes == 1 ? .atLeast(0.85) : nil))
                 result.lanes.append(LaneThroughput(series: "\(kind)", lanes: lanes, spread: Spread(ledger[name])))
                 result.lanes.append(LaneThroughput(series: "\(kind), bare", lanes: lanes, spread: Spread(ledger["floor \(name)"])))
             }
@@ -78,9 +79,10 @@ struct PushBenchmark {
         var samples: [ResidencySample] = []
         while true {
             let statistics = session.statistics
-            samples.append(ResidencySample(
-                milliseconds: Double(MonotonicClock.nowNanoseconds() - start) / 1e6, demandPages: statistics.counts.demand,
-                windowPages: statistics.counts.window, pushPages: statistics.counts.push, zeroPages: statistics.counts.zero))
+            samples.append(
+                ResidencySample(
+                    milliseconds: Double(MonotonicClock.nowNanoseconds() - start) / 1e6, demandPages: statistics.counts.demand,
+                    windowPages: statistics.counts.window, pushPages: statistics.counts.push, zeroPages: statistics.counts.zero))
             if statistics.totalPages > 0, statistics.missingPages == 0 { break }
             if session.hasEnded(withinNanoseconds: 2_000_000) { break }
         }

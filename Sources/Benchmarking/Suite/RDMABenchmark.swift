@@ -29,8 +29,11 @@ struct RDMABenchmark {
         var sides = Sides(
             perftest: Perftest(device: device, host: host), memory: try TwiceMappedMemory(lengthBytes: Self.memoryBytes), sources: [:])
         for transport in [TransportChoice.tcp, .rdma] {
-            sides.sources[transport] = try SourceProcess(
-                executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .adaptive, transport: transport, host: host)
+            sides.sources[transport] = try Placement.source.run { () throws(BenchmarkError) in
+                try SourceProcess(
+                    executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .adaptive, transport: transport,
+                    host: host)
+            }
         }
         var lines: [String] = []
         let ledger = try context.interleave("rdma") { (round, ledger) throws(BenchmarkError) in
@@ -63,13 +66,15 @@ struct RDMABenchmark {
         for transport in [TransportChoice.rdma, .tcp] {
             let source = sides.sources[transport]!
             try sides.memory.rearm()
-            let session = try MeasuredSession(
-                to: source.address, regions: [try sides.memory.handOver()],
-                SessionSettings(
-                    mode: .adaptive, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, transport: transport))
+            let handedOver = [try sides.memory.handOver()]
+            let session = try Placement.destination.run { () throws(BenchmarkError) in
+                try MeasuredSession(
+                    to: source.address, regions: handedOver,
+                    SessionSettings(mode: .adaptive, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, transport: transport))
+            }
             let order = TouchOrder.random(pageCount: sides.memory.guest.pageCount, count: Self.faultCount, seed: UInt64(round))
             let processorStart = ProcessorTime.nanoseconds(of: source.processIdentifier)
-            let guest = FaultingThread(sides.memory.pages, order: order).join()
+            let guest = FaultingThread(sides.memory.pages, order: order, isPlaced: true).join()
             let processor = ProcessorTime.nanoseconds(of: source.processIdentifier) - processorStart
             let statistics = try session.cancel()
             try guest.check()
@@ -104,15 +109,19 @@ struct RDMABenchmark {
             Figure(
                 "demand fault over RDMA, p50", unit: "us", ledger["rdma fault"], against: "ib_read_lat + userfaultfd",
                 ledger.sum("ib_read_lat", "floor"), bound: .atMost(1.3)),
-            Figure("  of it from event read to page visible", unit: "us", ledger["rdma daemon"], against: "ib_read_lat", ledger["ib_read_lat"]),
+            Figure(
+                "  of it from event read to page visible", unit: "us", ledger["rdma daemon"], against: "ib_read_lat", ledger["ib_read_lat"]),
             Figure("demand fault over TCP, p50", unit: "us", ledger["tcp fault"]),
             Figure(
-                "source's processor time, \(Self.faultCount) faults", unit: "ms", ledger["rdma source"], against: "over TCP", ledger["tcp source"]),
+                "source's processor time, \(Self.faultCount) faults", unit: "ms", ledger["rdma source"], against: "over TCP",
+                ledger["tcp source"]),
             Figure(
-                "push by reads", unit: "MiB/s", ledger["push read"], against: "the better of ib_read_bw and ib_write_bw", ledger["perftest"],
+                "push by reads", unit: "MiB/s", ledger["push read"], against: "the better of ib_read_bw and ib_write_bw",
+                ledger["perftest"],
                 bound: .atLeast(0.85)),
             Figure(
-                "push by writes", unit: "MiB/s", ledger["push write"], against: "the better of ib_read_bw and ib_write_bw", ledger["perftest"]),
+                "push by writes", unit: "MiB/s", ledger["push write"], against: "the better of ib_read_bw and ib_write_bw",
+                ledger["perftest"]),
         ]
     }
 }

@@ -7,7 +7,7 @@ import PageFerry
 struct ScaleBenchmark {
     private static let counts = [1, 2, 4, 8]
     private static let memoryBytes = 256 << 20
-    private static let faultCount = 8_000
+    private static let faultCount = 4_000
     /// How many threads fault where regions are counted.
     private static let regionThreads = 4
     private static let sessionBytes = 64 << 20
@@ -22,7 +22,9 @@ struct ScaleBenchmark {
             rounds: context.rounds)
         let image = try BenchmarkImage(lengthBytes: Self.memoryBytes)
         let memory = try TwiceMappedMemory(lengthBytes: Self.memoryBytes)
-        let source = try SourceProcess(executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .busy)
+        let source = try Placement.source.run { () throws(BenchmarkError) in
+            try SourceProcess(executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .busy)
+        }
         let sessions = try SessionScale(context, sessionBytes: Self.sessionBytes, mostSessions: Self.counts.max() ?? 1)
         let ledger = try context.interleave("scale") { (round, ledger) throws(BenchmarkError) in
             for count in Self.counts {
@@ -33,19 +35,24 @@ struct ScaleBenchmark {
             for count in Self.counts { ledger.record("sessions \(count)", try sessions.faultsPerSecond(count, round)) }
         }
         for count in Self.counts {
-            result.figures.append(Figure(
-                "\(count) faulting thread\(count > 1 ? "s" : ""), busy", unit: "faults/s", ledger["threads \(count)"],
-                against: "bare resolver over the same wire", ledger["floor \(count)"], bound: .atLeast(0.8)))
+            result.figures.append(
+                Figure(
+                    "\(count) faulting thread\(count > 1 ? "s" : ""), busy", unit: "faults/s", ledger["threads \(count)"],
+                    against: "bare resolver over the same wire", ledger["floor \(count)"], bound: .atLeast(0.8)))
         }
         for count in Self.counts {
-            result.figures.append(Figure(
-                "\(count) region\(count > 1 ? "s" : ""), \(Self.regionThreads) threads, busy", unit: "faults/s", ledger["regions \(count)"],
-                against: "one region", ledger["regions 1"]))
+            result.figures.append(
+                Figure(
+                    "\(count) region\(count > 1 ? "s" : ""), \(Self.regionThreads) threads, busy", unit: "faults/s",
+                    ledger["regions \(count)"],
+                    against: "one region", ledger["regions 1"]))
         }
         for count in Self.counts {
-            result.figures.append(Figure(
-                "\(count) session\(count > 1 ? "s" : ""), a thread each", unit: "faults/s", ledger["sessions \(count)"], against: "one session",
-                ledger["sessions 1"]))
+            result.figures.append(
+                Figure(
+                    "\(count) session\(count > 1 ? "s" : ""), a thread each", unit: "faults/s", ledger["sessions \(count)"],
+                    against: "one session",
+                    ledger["sessions 1"]))
         }
         result.notes = [
             "Windows of one page: every fault is one on the network. Each thread touches pages of its own.",
@@ -66,7 +73,7 @@ struct ScaleBenchmark {
             // Threads of one part take turns at its pages.
             let sharers = memory.sharers(of: number, threads: threads)
             let order = all.enumerated().filter { $0.offset % sharers.count == sharers.index }.map(\.element)
-            guests.append(FaultingThread(pages, order: Array(order.prefix(faultCount / threads)), firstPage: firstPage))
+            guests.append(FaultingThread(pages, order: Array(order.prefix(faultCount / threads)), firstPage: firstPage, isPlaced: true))
         }
         let results = guests.map { $0.join() }
         for result in results { try result.check() }
@@ -75,17 +82,22 @@ struct ScaleBenchmark {
         return Double(results.reduce(0) { $0 + $1.waits }) / (Double(end - start) / 1e9)
     }
 
-    private func threads(_ source: SourceProcess, _ memory: TwiceMappedMemory, _ count: Int, _ round: Int) throws(BenchmarkError) -> Double {
+    private func threads(_ source: SourceProcess, _ memory: TwiceMappedMemory, _ count: Int, _ round: Int) throws(BenchmarkError) -> Double
+    {
         try memory.rearm()
-        let session = try MeasuredSession(
-            to: source.address, regions: [try memory.handOver()],
-            SessionSettings(mode: .busy, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1))
+        let session = try Placement.destination.run { () throws(BenchmarkError) in
+            try MeasuredSession(
+                to: source.address, regions: [try memory.handOver()],
+                SessionSettings(mode: .busy, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1))
+        }
         let rate = try Self.touch(PatternedMemoryParts([memory]), threads: count, faultCount: Self.faultCount, round: round)
         try session.cancel()
         return rate
     }
 
-    private func bareThreads(_ image: BenchmarkImage, _ memory: TwiceMappedMemory, _ count: Int, _ round: Int) throws(BenchmarkError) -> Double {
+    private func bareThreads(_ image: BenchmarkImage, _ memory: TwiceMappedMemory, _ count: Int, _ round: Int) throws(BenchmarkError)
+        -> Double
+    {
         try memory.rearm()
         let resolver = try BareResolver(memory, source: try image.mapped(), kind: .tcp, mode: .busy)
         let rate = try Self.touch(PatternedMemoryParts([memory]), threads: count, faultCount: Self.faultCount, round: round)
@@ -94,7 +106,9 @@ struct ScaleBenchmark {
     }
 
     private func regions(_ image: BenchmarkImage, _ count: Int, _ round: Int) throws(BenchmarkError) -> Double {
-        let source = try LocalSource(image, regionCount: count, mode: .busy)
+        let source = try Placement.source.run { () throws(BenchmarkError) in
+            try LocalSource(image, regionCount: count, mode: .busy)
+        }
         defer { source.stop() }
         var memories: [TwiceMappedMemory] = []
         var handedOver: [DestinationRegion] = []
@@ -104,9 +118,11 @@ struct ScaleBenchmark {
             handedOver.append(try memory.handOver(name: "region\(number)"))
             memories.append(memory)
         }
-        let session = try MeasuredSession(
-            to: source.address, regions: handedOver,
-            SessionSettings(mode: .busy, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1))
+        let session = try Placement.destination.run { () throws(BenchmarkError) in
+            try MeasuredSession(
+                to: source.address, regions: handedOver,
+                SessionSettings(mode: .busy, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1))
+        }
         let rate = try Self.touch(
             PatternedMemoryParts(memories), threads: max(Self.regionThreads, count), faultCount: Self.faultCount, round: round)
         try session.cancel()

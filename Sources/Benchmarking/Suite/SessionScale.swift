@@ -25,7 +25,7 @@ struct PatternedMemoryParts {
 
 /// Several sessions at once, from one source process, each with memory and a faulting thread of its own.
 struct SessionScale {
-    private static let faultsPerSession = 2_000
+    private static let faultsPerSession = 1_000
 
     private let source: SourceProcess
     private let memories: [TwiceMappedMemory]
@@ -43,9 +43,10 @@ struct SessionScale {
         var sessions: [MeasuredSession] = []
         for memory in memories[..<count] {
             try memory.rearm()
-            sessions.append(try MeasuredSession(
-                to: source.address, regions: [try memory.handOver()],
-                SessionSettings(mode: .adaptive, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1)))
+            sessions.append(
+                try MeasuredSession(
+                    to: source.address, regions: [try memory.handOver()],
+                    SessionSettings(mode: .adaptive, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, bulkLanes: 1)))
         }
         let guests = memories[..<count].map { memory in
             FaultingThread(
