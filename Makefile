@@ -68,7 +68,8 @@ bench: packages ## what PageFerry costs beside kernel and wire, in under 10 minu
 bench-rdma: packages ## demand faults and push over soft-RoCE, beside perftest and the bare userfaultfd
 	scripts/build-release
 	scripts/ensure-packages rxe
-	perf/rxe/run '.build/release/pageferry bench rdma$(if $(JSON), --json $(JSON))'
+	RXE_KERNEL=$${RXE_KERNEL-linux-image-amd64} RXE_KERNEL_ARGUMENTS=$${RXE_KERNEL_ARGUMENTS-idle=poll} \
+		perf/rxe/run '.build/release/pageferry bench rdma$(if $(JSON), --json $(JSON))'
 
 bench-micro: packages ## what each step of the engine costs on the processor, checked against Benchmarks/Thresholds
 	cd Benchmarks && swift package --disable-sandbox benchmark --no-progress

@@ -36,6 +36,9 @@ public struct RegionLayout: Sendable, Hashable {
     /// For each region the *session page number* of its first page: pages numbered through all regions in order, so
     /// that one bitmap serves a session.
     @usableFromInline let firstSessionPages: [Int]
+    /// By region, beside the descriptions: looking at a description counts references to its name.
+    @usableFromInline let pageShifts: [Int]
+    @usableFromInline let pageCounts: [Int]
     /// The pages of all regions together.
     public let totalPages: Int
 
@@ -55,12 +58,26 @@ public struct RegionLayout: Sendable, Hashable {
         totalBytes = bytes
         totalPages = pages
         firstSessionPages = firstPages
+        pageShifts = regions.map(\.pageSize.shift)
+        pageCounts = regions.map(\.pageCount)
     }
 
     public var count: Int { regions.count }
 
     @inlinable
     public subscript(_ index: RegionIndex) -> RegionDescription { regions[Int(index)] }
+
+    /// The binary logarithm of a region's page size in bytes.
+    @inlinable
+    public func pageShift(_ index: RegionIndex) -> Int { pageShifts[Int(index)] }
+
+    /// The bytes of `count` pages of a region.
+    @inlinable
+    public func byteCount(_ index: RegionIndex, pages count: Int) -> Int { count << pageShifts[Int(index)] }
+
+    /// The bytes of a range.
+    @inlinable
+    public func byteCount(_ range: PageRange) -> Int { range.count << pageShifts[Int(range.region)] }
 
     /// The session page numbers of `range`, which lies inside its region.
     @inlinable
@@ -76,6 +93,7 @@ public struct RegionLayout: Sendable, Hashable {
     }
 
     /// The region that holds a session page number. O(regions).
+    @inlinable
     public func region(ofSessionPage page: Int) -> RegionIndex {
         precondition(page >= 0 && page < totalPages, "a session page number lies in its layout")
         return RegionIndex(firstSessionPages.lastIndex { $0 <= page } ?? 0)
@@ -91,12 +109,13 @@ public struct RegionLayout: Sendable, Hashable {
     /// All pages of a region.
     @inlinable
     public func wholeRange(_ region: RegionIndex) -> PageRange {
-        PageRange(region: region, first: 0, count: regions[Int(region)].pageCount)
+        PageRange(region: region, first: 0, count: pageCounts[Int(region)])
     }
 
     /// Whether `range` lies wholly inside its region.
+    @inlinable
     public func contains(_ range: PageRange) -> Bool {
-        Int(range.region) < regions.count && range.end <= regions[Int(range.region)].pageCount
+        Int(range.region) < pageCounts.count && range.end <= pageCounts[Int(range.region)]
     }
 }
 

@@ -7,12 +7,10 @@ extension DestinationEngine {
         precondition(receptions[lane] == nil, "a lane receives one frame at a time")
         let range = header.range
         guard Int(range.region) < layout.count, layout.contains(range), !range.isEmpty else { throw .outsideRegions(range) }
-        guard header.payloadBytes == range.count << layout[range.region].pageSize.shift else {
+        guard header.payloadBytes == layout.byteCount(range) else {
             throw .payloadLength(range, bytes: header.payloadBytes)
         }
-        for reception in receptions {
-            if let reception, reception.range.overlaps(range) { throw .receivedTwice(range) }
-        }
+        if receptions.contains(where: { $0.range.overlaps(range) }) { throw .receivedTwice(range) }
         let known = settled.count(in: layout.sessionPages(range))
         let placement: Placement =
             if known == range.count {
@@ -80,7 +78,7 @@ extension DestinationEngine {
         case .direct:
             sink.install(piece)
         case .slab:
-            let offset = (piece.first - reception.range.first) << layout[piece.region].pageSize.shift
+            let offset = layout.byteCount(piece.region, pages: piece.first - reception.range.first)
             sink.installFromSlab(piece, lane: lane, byteOffset: offset)
         case .discard:
             preconditionFailure("a discarded frame holds no page that is wanted")
@@ -92,9 +90,7 @@ extension DestinationEngine {
         _ range: PageRange, _ sink: inout Sink
     ) throws(EngineViolation) {
         guard Int(range.region) < layout.count, layout.contains(range) else { throw .outsideRegions(range) }
-        for reception in receptions {
-            if let reception, reception.range.overlaps(range) { throw .receivedTwice(range) }
-        }
+        if receptions.contains(where: { $0.range.overlaps(range) }) { throw .receivedTwice(range) }
         counts.zero += settled.insert(layout.sessionPages(range))
         resolveDemanded(range, &sink)
     }
@@ -110,13 +106,14 @@ extension DestinationEngine {
         while first < range.end {
             var end = range.end
             var isUnderway = false
-            for case let reception? in receptions where reception.range.region == range.region {
+            receptions.forEach { reception in
+                guard reception.range.region == range.region else { return }
                 if reception.range.contains(first) {
                     isUnderway = true
-                    end = min(range.end, reception.range.end)
-                    break
+                    end = min(end, reception.range.end)
+                } else if reception.range.first > first {
+                    end = min(end, reception.range.first)
                 }
-                if reception.range.first > first { end = min(end, reception.range.first) }
             }
             if !isUnderway {
                 let part = PageRange(region: range.region, first: first, count: end - first)

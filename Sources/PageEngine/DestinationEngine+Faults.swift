@@ -54,12 +54,9 @@ extension DestinationEngine {
     /// Whether a settled page lies where a lane is receiving straight into mapping B. Only a page given up after its
     /// reception began can be both.
     private func isBeingOverwritten(_ region: RegionIndex, _ page: PageIndex) -> Bool {
-        for reception in receptions {
-            if let reception, case .direct(let range) = reception.placement, range.region == region, range.contains(page) {
-                return true
-            }
+        receptions.contains { reception in
+            if case .direct(let range) = reception.placement { range.region == region && range.contains(page) } else { false }
         }
-        return false
     }
 
     /// The guest gave pages up: from now on they read as zero, and whatever comes for them is dropped.

@@ -24,12 +24,6 @@ public struct DestinationEngine: ~Copyable {
         }
     }
 
-    /// What a lane is in the middle of receiving.
-    struct Reception: Sendable {
-        var range: PageRange
-        var placement: Placement
-    }
-
     public let layout: RegionLayout
     let configuration: Configuration
     /// Pages whose content is decided, by session page number.
@@ -37,7 +31,7 @@ public struct DestinationEngine: ~Copyable {
     /// Pages a thread waits for, by session page number.
     var demanded: PageBitmap
     /// By lane.
-    var receptions: [Reception?]
+    var receptions: Receptions
     /// Lanes on which the source has said that nothing more follows.
     var endedLanes: [Bool]
     /// Credit owed to the source and not yet granted.
@@ -59,7 +53,7 @@ public struct DestinationEngine: ~Copyable {
         demanded = PageBitmap(pageCount: layout.totalPages)
         refusedRequests = PageBitmap(pageCount: layout.totalPages)
         unreportedRemovals = PageBitmap(pageCount: layout.totalPages)
-        receptions = Array(repeating: nil, count: configuration.laneCount)
+        receptions = Receptions(laneCount: configuration.laneCount)
         endedLanes = Array(repeating: false, count: configuration.laneCount)
         let leastBytes = 2 * (layout.regions.map { $0.pageSize.bytes }.max() ?? 0)
         creditDueBytes = configuration.creditBytes == 0 ? 0 : max(configuration.creditBytes, leastBytes)
@@ -73,10 +67,7 @@ public struct DestinationEngine: ~Copyable {
     public var isComplete: Bool { missingPages == 0 && !isReceivingInPlace }
 
     private var isReceivingInPlace: Bool {
-        for reception in receptions {
-            if let reception, case .direct = reception.placement { return true }
-        }
-        return false
+        receptions.contains { if case .direct = $0.placement { true } else { false } }
     }
 
     /// Whether the page's content is decided.

@@ -72,6 +72,9 @@ public struct SourceEngine: ~Copyable {
     /// Pages that have not left yet.
     public var unsentPages: Int { sent.clearCount }
 
+    /// Whether windows wait behind the demands.
+    public var hasWindows: Bool { !windows.isEmpty }
+
     /// Whether every page has left.
     public var isAllSent: Bool { isStarted && sent.clearCount == 0 }
 
@@ -136,7 +139,7 @@ public struct SourceEngine: ~Copyable {
         let from = min(cursor, end)
         guard let start = sent.firstClear(in: from..<end) ?? sent.firstClear(in: 0..<from) else { return nil }
         let region = layout.region(ofSessionPage: start)
-        let pageBytes = layout[region].pageSize.bytes
+        let pageBytes = layout.byteCount(region, pages: 1)
         guard creditBytes >= pageBytes else { return nil }
         let regionEnd = min(end, layout.sessionPages(layout.wholeRange(region)).upperBound)
         let most = max(1, min(configuration.extentBytes, creditBytes, mostBytes) / pageBytes)
@@ -187,7 +190,7 @@ public struct SourceEngine: ~Copyable {
 
     private mutating func nextOfWindows<Content: ContentClassifier & ~Copyable>(_ content: inout Content) -> SourceCommand? {
         while let window = windows.first {
-            let most = max(1, configuration.windowFrameBytes >> layout[window.region].pageSize.shift)
+            let most = max(1, configuration.windowFrameBytes >> layout.pageShift(window.region))
             if let run = sent.firstClearRun(in: layout.sessionPages(window), most: most) {
                 return send(layout.range(window.region, sessionPages: run), .window, mostScanned: most, &content)
             }
@@ -209,7 +212,7 @@ public struct SourceEngine: ~Copyable {
             return .zero(part, reason)
         case .data:
             counts.add(fresh, reason)
-            counts.contentBytes += part.count << layout[part.region].pageSize.shift
+            counts.contentBytes += layout.byteCount(part)
             return .pages(part, reason)
         }
     }

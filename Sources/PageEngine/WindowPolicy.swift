@@ -14,9 +14,8 @@ public struct WindowPolicy: Sendable, Hashable {
 
     /// The window around `page`, the page included, inside its region.
     public func window(around page: PageIndex, in region: RegionIndex, of layout: RegionLayout) -> PageRange {
-        let description = layout[region]
-        let pages = max(1, windowBytes >> description.pageSize.shift)
+        let pages = max(1, windowBytes >> layout.pageShift(region))
         let first = page - page % pages
-        return PageRange(region: region, first: first, count: min(pages, description.pageCount - first))
+        return PageRange(region: region, first: first, count: min(pages, layout.wholeRange(region).count - first))
     }
 }

@@ -117,6 +117,16 @@ public protocol PageTransport: ~Copyable {
     /// Hands everything queued to the kernel.
     mutating func flush()
 
+    /// As `flush`, for one lane: no other lane's work stands between a demand and its doorbell.
+    mutating func flush(_ lane: LaneIndex)
+
+    /// Calls `handler` for the one-sided work that has completed, without a system call: what an owner who spins for an answer
+    /// does between two looks at his own descriptors.
+    ///
+    /// - Parameter isFull: for what has come on lanes that await no answer too.
+    /// - Returns: whether there was any.
+    mutating func glance<Handler: TransportHandler & ~Copyable>(_ handler: inout Handler, isFull: Bool) -> Bool
+
     /// Flushes, then calls `handler` for what has happened, waiting at most as `wait` says when nothing has.
     mutating func poll<Handler: TransportHandler & ~Copyable>(_ handler: inout Handler, wait: WaitPolicy)
 
@@ -181,7 +191,11 @@ extension PageTransport where Self: ~Copyable {
     // A transport that sees no gain in it.
     public mutating func watchEagerly(descriptor: Int32, token: UInt64) { watch(descriptor: descriptor, token: token) }
 
+    public mutating func flush(_ lane: LaneIndex) { flush() }
+
     // A transport without one-sided access.
+    public mutating func glance<Handler: TransportHandler & ~Copyable>(_ handler: inout Handler, isFull: Bool) -> Bool { false }
+
     public func freeOneSided(_ lane: LaneIndex) -> Int { 0 }
 
     public mutating func fetch(

@@ -108,6 +108,14 @@ public struct VerbsTransport: ~Copyable, PageTransport {
         for lane in lanes { lane.pump() }
     }
 
+    public mutating func flush(_ lane: LaneIndex) { self.lane(lane).pump() }
+
+    public mutating func glance<Handler: TransportHandler & ~Copyable>(_ handler: inout Handler, isFull: Bool) -> Bool {
+        var hasNews = false
+        for lane in lanes where (isFull || lane.oneSided > 0) && lane.progress(&handler) { hasNews = true }
+        return hasNews
+    }
+
     public mutating func watch(descriptor: Int32, token: UInt64) { watches.watch(descriptor: descriptor, token: token) }
 
     public mutating func watchEagerly(descriptor: Int32, token: UInt64) {

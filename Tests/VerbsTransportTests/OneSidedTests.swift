@@ -58,6 +58,31 @@ extension TransportTests {
 
     private static let bytes = 64 << 10
 
+    @Test func aGlanceTakesAnswersWithoutPolling() throws {
+        var ends = try Ends()
+        let origin = Arena(Self.bytes)
+        origin.fill(seed: 5)
+        let place = Arena(Self.bytes)
+        let remote = try registration(ends.rightDomain, origin, .remoteRead)
+        let local = try registration(ends.leftDomain, place, .localWrite)
+        var seen = OneSidedRecorder()
+        #expect(!ends.left.glance(&seen, isFull: true))
+        let accepted = ends.left.fetch(
+            4096, from: RemoteMemory(address: UInt64(remote.address), key: remote.remoteKey),
+            into: LocalMemory(address: local.address, key: local.localKey), token: 7, lane: LaneIndex(1))
+        #expect(accepted)
+        // Another lane's doorbell does not ring this one's.
+        ends.left.flush(.urgent)
+        #expect(seen.fetched.isEmpty)
+        ends.left.flush(LaneIndex(1))
+        let end = now() + seconds(30)
+        while seen.fetched.isEmpty, now() < end { _ = ends.left.glance(&seen, isFull: false) }
+        #expect(seen.fetched == [7])
+        #expect(memcmp(origin.bytes.baseAddress!, place.bytes.baseAddress!, 4096) == 0)
+        #expect(!ends.left.glance(&seen, isFull: false))
+        #expect(seen.closures.isEmpty)
+    }
+
     @Test func readsComeInOrderAndWhole() throws {
         var ends = try Ends()
         let origin = Arena(Self.bytes)

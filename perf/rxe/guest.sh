@@ -80,7 +80,7 @@ guest_arguments() { # session directory
         # guest-session brings the others up. They need no loop calibration, which fails there after a second.
         command_line+=" maxcpus=1 noreplace-smp lpj=12000000"
     fi
-    printf '%s\n' -append "$command_line"
+    printf '%s\n' -append "$command_line${RXE_KERNEL_ARGUMENTS:+ $RXE_KERNEL_ARGUMENTS}"
 }
 
 # Boots a guest on a session directory, [further QEMU arguments], and waits for its end; returns its job's status, 70 when the

@@ -9,6 +9,8 @@ import Verbs
 struct RDMABenchmark {
     private static let memoryBytes = 64 << 20
     private static let faultCount = 10_000
+    private static let passFaultCount = 2_500
+    private static let passesPerRound = 3
     private static let perftestBytes = 65_536
 
     private let context: BenchmarkContext
@@ -37,7 +39,8 @@ struct RDMABenchmark {
         }
         var lines: [String] = []
         let ledger = try context.interleave("rdma") { (round, ledger) throws(BenchmarkError) in
-            try faults(sides, round, &ledger, &lines)
+            try latencies(sides, round, &ledger, &lines)
+            try processorTimes(sides, round, &ledger)
             try pushes(sides, round, &ledger, &lines)
         }
         result.figures = figures(ledger)
@@ -56,32 +59,58 @@ struct RDMABenchmark {
 
     // MARK: Rounds
 
-    private func faults(
+    /// Latencies, in short passes close to each other: an emulated host's speed changes by half within seconds.
+    private func latencies(
         _ sides: borrowing Sides, _ round: Int, _ ledger: inout RoundLedger, _ lines: inout [String]
     ) throws(BenchmarkError) {
-        let latency = try sides.perftest.readLatency(bytes: PageSize.fourKiB.bytes, iterations: 1_000)
-        ledger.record("ib_read_lat", latency.microseconds)
-        if round > 0 { lines.append("ib_read_lat -s 4096: \(latency.line)") }
-        ledger.record("floor", try Floors.userfault(sides.memory, .busy, count: Self.faultCount, round: round).microseconds(50))
-        for transport in [TransportChoice.rdma, .tcp] {
-            let source = sides.sources[transport]!
-            try sides.memory.rearm()
-            let handedOver = [try sides.memory.handOver()]
-            let session = try Placement.destination.run { () throws(BenchmarkError) in
-                try MeasuredSession(
-                    to: source.address, regions: handedOver,
-                    SessionSettings(mode: .adaptive, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, transport: transport))
-            }
-            let order = TouchOrder.random(pageCount: sides.memory.guest.pageCount, count: Self.faultCount, seed: UInt64(round))
-            let processorStart = ProcessorTime.nanoseconds(of: source.processIdentifier)
-            let guest = FaultingThread(sides.memory.pages, order: order, isPlaced: true).join()
-            let processor = ProcessorTime.nanoseconds(of: source.processIdentifier) - processorStart
-            let statistics = try session.cancel()
-            try guest.check()
-            ledger.record("\(transport) fault", guest.latencies.microseconds(50))
-            ledger.record("\(transport) daemon", Double(statistics.latency.p50Nanoseconds) / 1e3)
-            ledger.record("\(transport) source", Double(processor) / 1e6)
+        for pass in 0..<Self.passesPerRound {
+            let latency = try sides.perftest.readLatency(bytes: PageSize.fourKiB.bytes, iterations: 1_000)
+            ledger.record("ib_read_lat", latency.microseconds)
+            if round > 0 { lines.append("ib_read_lat -s 4096: \(latency.line)") }
+            let seed = round * Self.passesPerRound + pass
+            let floor = try Floors.userfault(sides.memory, .busy, count: Self.passFaultCount, round: seed)
+            ledger.record("floor", floor.microseconds(50))
+            let measured = try faults(sides, .rdma, count: Self.passFaultCount, seed: seed)
+            ledger.record("rdma fault", measured.guestMicroseconds)
+            ledger.record("rdma daemon", measured.daemonMicroseconds)
         }
+    }
+
+    private func processorTimes(_ sides: borrowing Sides, _ round: Int, _ ledger: inout RoundLedger) throws(BenchmarkError) {
+        for transport in [TransportChoice.rdma, .tcp] {
+            let measured = try faults(sides, transport, count: Self.faultCount, seed: round)
+            ledger.record("\(transport) source", measured.sourceMilliseconds)
+            if transport == .tcp { ledger.record("tcp fault", measured.guestMicroseconds) }
+        }
+    }
+
+    private struct Measured {
+        var guestMicroseconds: Double
+        var daemonMicroseconds: Double
+        var sourceMilliseconds: Double
+    }
+
+    /// One session in which one thread touches `count` random pages, each fetched alone.
+    private func faults(
+        _ sides: borrowing Sides, _ transport: TransportChoice, count: Int, seed: Int
+    ) throws(BenchmarkError) -> Measured {
+        let source = sides.sources[transport]!
+        try sides.memory.rearm()
+        let handedOver = [try sides.memory.handOver()]
+        let session = try Placement.destination.run { () throws(BenchmarkError) in
+            try MeasuredSession(
+                to: source.address, regions: handedOver,
+                SessionSettings(mode: .adaptive, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0, transport: transport))
+        }
+        let order = TouchOrder.random(pageCount: sides.memory.guest.pageCount, count: count, seed: UInt64(seed))
+        let processorStart = ProcessorTime.nanoseconds(of: source.processIdentifier)
+        let guest = FaultingThread(sides.memory.pages, order: order, isPlaced: true).join()
+        let processor = ProcessorTime.nanoseconds(of: source.processIdentifier) - processorStart
+        let statistics = try session.cancel()
+        try guest.check()
+        return Measured(
+            guestMicroseconds: guest.latencies.microseconds(50),
+            daemonMicroseconds: Double(statistics.latency.p50Nanoseconds) / 1e3, sourceMilliseconds: Double(processor) / 1e6)
     }
 
     private func pushes(

@@ -18,7 +18,15 @@ extension DestinationCore {
             fetch(range, reason, lane: Self.demandLane, &transport)
             didFetch = true
         }
-        if didFetch { transport.flush() }
+        if didFetch { transport.flush(Self.demandLane) }
+    }
+
+    /// Whether faults are all there is to do now, over a transport that fetches.
+    var isOnlyFetching: Bool {
+        guard memory.isFetching, ending == nil, !memory.hasParked, memory.nextOutgoing == nil, machineState.isEmpty, !engine.isComplete
+        else { return false }
+        // While a demand is out the push rests anyway.
+        return memory.hasUndemandedFetches(isPushResting: engine.waitingPages > 0) == false
     }
 
     /// Fetches what else is due: windows, then the push.
@@ -60,7 +68,7 @@ extension DestinationCore {
         guard let (slot, local, _) = begin(range, reason, isGranted: false),
             let remote = memory.fetcher?.keys.remote(range)
         else { return }
-        let byteCount = range.count << engine.layout[range.region].pageSize.shift
+        let byteCount = engine.layout.byteCount(range)
         // Room was checked before the planner was asked; only a lane that has just closed refuses, and that ends the session.
         if !transport.fetch(byteCount, from: remote, into: local, token: UInt64(slot), lane: lane) {
             end(.linkLost("a lane refused a read"))
@@ -80,7 +88,7 @@ extension DestinationCore {
     private mutating func begin(
         _ range: PageRange, _ reason: PageReason, isGranted: Bool
     ) -> (slot: Int, local: LocalMemory, target: WriteTarget)? {
-        let byteCount = range.count << engine.layout[range.region].pageSize.shift
+        let byteCount = engine.layout.byteCount(range)
         let header = FrameHeader(.pages, reason: reason, range: range, payloadBytes: byteCount)
         let slot = memory.fetcher!.take(header, isGranted: isGranted)
         let placement: Placement

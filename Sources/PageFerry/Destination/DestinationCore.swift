@@ -91,6 +91,15 @@ struct DestinationCore: ~Copyable, TransportHandler {
         }
     }
 
+    /// Reads everything that the userfaultfds have.
+    ///
+    /// - Returns: whether there was anything.
+    mutating func readAllFaults() -> Bool {
+        var hadAny = false
+        for number in 0..<memory.userfaultCount where readFaults(number) { hadAny = true }
+        return hadAny
+    }
+
     /// Reads everything a userfaultfd has.
     ///
     /// - Returns: whether there was anything.
@@ -167,7 +176,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
     private mutating func emptySlab(_ lane: LaneIndex) {
         let deadline = MonotonicClock.nowNanoseconds() + 1_000_000_000
         while memory.isSlabInUse(Int(lane.rawValue)), ending == nil {
-            for number in 0..<memory.userfaultCount { readFaults(number) }
+            _ = readAllFaults()
             retryParked()
             if MonotonicClock.nowNanoseconds() > deadline {
                 end(.memory("the kernel refused to fill guest memory for a second; the VMM changes its mappings without end"))

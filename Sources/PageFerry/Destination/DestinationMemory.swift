@@ -70,6 +70,11 @@ struct DestinationMemory: ~Copyable, DestinationSink {
         registration?.slabs.address(number, byteOffset) ?? slabs.address(number, byteOffset)
     }
 
+    /// Whether windows or, unless it rests, the push could be fetched now.
+    func hasUndemandedFetches(isPushResting: Bool) -> Bool {
+        fetcher?.hasUndemanded(isPushResting: isPushResting) ?? false
+    }
+
     /// Frees the slots of fetched pieces that are all installed by now.
     mutating func freeLingering() {
         fetcher?.freeLingering { [parkedInSlab] slot in parkedInSlab[slot] > 0 }
@@ -182,7 +187,7 @@ struct DestinationMemory: ~Copyable, DestinationSink {
         case .installed, .alreadyPresent:
             ledger.end(sessionPages: layout.sessionPages(range))
         case .partially(let doneBytes, let obstacle):
-            let done = doneBytes >> layout[range.region].pageSize.shift
+            let done = doneBytes >> layout.pageShift(range.region)
             ledger.end(sessionPages: layout.sessionPages(PageRange(region: range.region, first: range.first, count: done)))
             let rest = PageRange(region: range.region, first: range.first + done, count: range.count - done)
             stopped(by: obstacle, work.behind(rest, skippedBytes: doneBytes), rest)
@@ -269,7 +274,7 @@ struct DestinationMemory: ~Copyable, DestinationSink {
             let dropped = range.clamped(to: removed.first..<removed.end)
             if case .install = work { erase(dropped) }
             for rest in [range.clamped(to: 0..<dropped.first), range.clamped(to: dropped.end..<range.end)] where !rest.isEmpty {
-                let skippedBytes = (rest.first - range.first) << layout[range.region].pageSize.shift
+                let skippedBytes = layout.byteCount(range.region, pages: rest.first - range.first)
                 park(work.behind(rest, skippedBytes: skippedBytes))
             }
             // Threads may wait for any of them: each is given zeros as soon as the kernel lets it.

@@ -12,6 +12,11 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private static var holdNanoseconds: UInt64 { 150_000 }
     /// How many times longer than otherwise to spin while an answer is awaited.
     private static var answerSpins: UInt64 { 8 }
+    /// Turns of `answerFaults` between two looks at lanes that await no answer, and, while one is awaited, at new faults.
+    private static var turnsBetweenFullLooks: Int { 8 }
+    /// How long `answerFaults` keeps to itself what only the ring knows: orders, and what the connection manager has to say.
+    private static var mostAnsweringNanoseconds: UInt64 { 1_000_000 }
+    private static var sleepNanoseconds: UInt64 { 100_000_000 }
     /// How long a source may take to hang up after it was told that every page is in.
     private static var farewellNanoseconds: UInt64 { 5_000_000_000 }
 
@@ -20,6 +25,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private let statistics: SharedStatistics
     private let spinNanoseconds: UInt64
     private let statisticsIntervalNanoseconds: UInt64
+    private var lastNewsNanoseconds: UInt64 = 0
     private var nextStatisticsNanoseconds: UInt64 = 0
     private var farewellDeadlineNanoseconds: UInt64 = .max
 
@@ -46,7 +52,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         core.readable(DestinationCore.mailboxToken)
         while core.ending == nil {
             sendWhatIsDue()
-            transport.poll(&core, wait: waitPolicy())
+            transport.poll(&core, wait: spinNanoseconds > 0 && core.isOnlyFetching ? answerFaults() : waitPolicy())
             if core.memory.hasParked { core.retryParked() }
             completeWhenDue()
             publishStatistics(force: false)
@@ -58,9 +64,44 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// Work that the kernel refused has no event of its own, so its wake-up is a short time-out.
     private func waitPolicy() -> WaitPolicy {
         if core.memory.hasParked { return WaitPolicy(timeoutNanoseconds: 50_000) }
-        // An answer on its way is worth more patience than an idle guest: a sleep would cost as much as the answer itself.
-        let patience = core.engine.waitingPages > 0 ? Self.answerSpins : 1
-        return WaitPolicy(spinNanoseconds: spinNanoseconds * patience, timeoutNanoseconds: 100_000_000)
+        return WaitPolicy(spinNanoseconds: patienceNanoseconds, timeoutNanoseconds: Self.sleepNanoseconds)
+    }
+
+    /// Answers faults by one-sided reads for as long as nothing else is due. A fault costs one read of the userfaultfd, one
+    /// doorbell, one completion and one install here; the loop's whole turn, with its ring and its lanes, is kept out of its way.
+    ///
+    /// - Returns: how the transport is to wait afterwards: not at all while the spin lasts.
+    private mutating func answerFaults() -> WaitPolicy {
+        let start = MonotonicClock.nowNanoseconds()
+        var now = start
+        if lastNewsNanoseconds == 0 { lastNewsNanoseconds = start }
+        var turn = 0
+        while now - start < Self.mostAnsweringNanoseconds {
+            turn &+= 1
+            let isFull = turn % Self.turnsBetweenFullLooks == 0
+            let didComplete = transport.glance(&core, isFull: isFull)
+            var didFault = false
+            // Looking at a userfaultfd is a system call, which would be in an answer's way.
+            if core.engine.waitingPages == 0 || isFull {
+                didFault = core.readAllFaults()
+                if didFault { core.fetchDemands(&transport) }
+            }
+            if didComplete || didFault {
+                now = MonotonicClock.nowNanoseconds()
+                lastNewsNanoseconds = now
+                guard core.isOnlyFetching else { break }
+            } else if isFull {
+                now = MonotonicClock.nowNanoseconds()
+                if now - lastNewsNanoseconds >= patienceNanoseconds { return WaitPolicy(timeoutNanoseconds: Self.sleepNanoseconds) }
+            }
+        }
+        return .immediate
+    }
+
+    /// An answer on its way is worth more patience than an idle guest: a sleep would cost as much as the answer itself.
+    private var patienceNanoseconds: UInt64 {
+        guard core.engine.waitingPages > 0 else { return spinNanoseconds }
+        return spinNanoseconds > .max / Self.answerSpins ? .max : Self.answerSpins * spinNanoseconds
     }
 
     private mutating func sendWhatIsDue() {

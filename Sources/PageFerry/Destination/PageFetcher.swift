@@ -51,6 +51,12 @@ struct PageFetcher: ~Copyable {
     var hasSlot: Bool { !free.isEmpty }
     var hasSlotForPush: Bool { free.count > Self.slotsForDemands }
 
+    /// Whether there is more to fetch than demands, as far as credit and slots go.
+    func hasUndemanded(isPushResting: Bool) -> Bool {
+        if planner.hasWindows { return true }
+        return !isPushResting && planner.creditBytes > 0 && planner.unsentPages > 0 && hasSlotForPush
+    }
+
     /// What is to be fetched next because a thread waits, or lies around such a page.
     mutating func nextUrgent(includingWindows: Bool) -> (PageRange, PageReason)? {
         guard case .pages(let range, let reason)? = planner.nextUrgent(&keys, includingWindows: includingWindows) else { return nil }

@@ -51,7 +51,7 @@ struct RemoteKeys: ~Copyable, ContentClassifier {
         let key = key(range.region, range.first)
         precondition(key.range.contains(range.first) && range.end <= key.range.end, "a piece lies in one registered run")
         return RemoteMemory(
-            address: key.address + UInt64(range.first - key.range.first) << UInt64(layout[range.region].pageSize.shift), key: key.key)
+            address: key.address + UInt64(layout.byteCount(range.region, pages: range.first - key.range.first)), key: key.key)
     }
 
     /// The last key that begins at or before a page. O(log keys).
@@ -75,7 +75,7 @@ struct RemoteKeys: ~Copyable, ContentClassifier {
         let count = min(
             min(range.count, max(1, mostScanned)), key.range.end - range.first,
             registration.contiguous(range.region, from: range.first),
-            max(1, registration.extentBytes >> layout[range.region].pageSize.shift))
+            max(1, registration.extentBytes >> layout.pageShift(range.region)))
         return ContentRun(.data, count: max(1, count))
     }
 

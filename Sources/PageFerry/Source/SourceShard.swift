@@ -99,7 +99,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
             let lane = LaneIndex(UInt8(number))
             guard transport.freeOneSided(lane) > 0 else { return }
             guard let local = exposure.local(grant.range) else { return core.end(.violation(.outsideRegions(grant.range))) }
-            let byteCount = grant.range.count << core.engine.layout[grant.range.region].pageSize.shift
+            let byteCount = core.engine.layout.byteCount(grant.range)
             guard
                 transport.write(
                     byteCount, from: local, to: RemoteMemory(address: grant.target.address, key: grant.target.key),
