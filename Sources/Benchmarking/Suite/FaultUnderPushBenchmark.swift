@@ -20,7 +20,9 @@ struct FaultUnderPushBenchmark {
             rounds: context.rounds)
         let image = try BenchmarkImage(lengthBytes: Self.memoryBytes)
         let memory = try TwiceMappedMemory(lengthBytes: Self.memoryBytes)
-        let source = try SourceProcess(executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .adaptive)
+        let source = try Placement.source.run { () throws(BenchmarkError) in
+            try SourceProcess(executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .adaptive)
+        }
         var latencies: [String: LatencyRecorder] = [:]
         let ledger = try context.interleave("fault-under-push") { (round, ledger) throws(BenchmarkError) in
             let idle = try idleFaults(source, memory, round)
@@ -62,13 +64,21 @@ struct FaultUnderPushBenchmark {
 
     private func idleFaults(_ source: SourceProcess, _ memory: TwiceMappedMemory, _ round: Int) throws(BenchmarkError) -> LatencyRecorder {
         try memory.rearm()
-        let session = try MeasuredSession(
-            to: source.address, regions: [try memory.handOver()], SessionSettings(mode: .adaptive, creditBytes: 0))
+        let session = try begin(source, memory, SessionSettings(mode: .adaptive, creditBytes: 0))
         let order = TouchOrder.random(pageCount: memory.guest.pageCount, count: Self.idleFaults, stride: 16, seed: UInt64(round))
-        let guest = FaultingThread(memory.pages, order: order, everyNanoseconds: 100_000).join()
+        let guest = FaultingThread(memory.pages, order: order, everyNanoseconds: 100_000, isPlaced: true).join()
         try session.cancel()
         try guest.check()
         return guest.latencies
+    }
+
+    private func begin(
+        _ source: SourceProcess, _ memory: TwiceMappedMemory, _ settings: SessionSettings
+    ) throws(BenchmarkError) -> MeasuredSession {
+        let handedOver = [try memory.handOver()]
+        return try Placement.destination.run { () throws(BenchmarkError) in
+            try MeasuredSession(to: source.address, regions: handedOver, settings)
+        }
     }
 
     /// - Returns: the waits, and GB/s of all content.
@@ -76,14 +86,13 @@ struct FaultUnderPushBenchmark {
         _ source: SourceProcess, _ memory: TwiceMappedMemory, pace: Int?, _ round: Int
     ) throws(BenchmarkError) -> (faults: LatencyRecorder, rate: Double) {
         try memory.rearm()
-        let session = try MeasuredSession(
-            to: source.address, regions: [try memory.handOver()], SessionSettings(mode: .adaptive))
+        let session = try begin(source, memory, SessionSettings(mode: .adaptive))
         var guest: FaultingThread?
         if let pace {
             let order = TouchOrder.random(
                 pageCount: memory.guest.pageCount, count: memory.guest.pageCount / 16, stride: 16, seed: UInt64(round))
             guest = FaultingThread(
-                memory.pages, order: order, everyNanoseconds: pace == 0 ? 1 : 1_000_000_000 / UInt64(pace),
+                memory.pages, order: order, everyNanoseconds: pace == 0 ? 1 : 1_000_000_000 / UInt64(pace), isPlaced: true,
                 until: { session.statistics.phase == .completed })
         }
         let statistics = try session.complete()
