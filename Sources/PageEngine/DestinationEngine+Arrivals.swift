@@ -32,7 +32,10 @@ extension DestinationEngine {
         guard let reception = receptions[lane] else { preconditionFailure("a payload arrives after it was placed") }
         receptions[lane] = nil
         counts.contentBytes += header.payloadBytes
-        if header.reason == .push { creditDueBytes += header.payloadBytes }
+        if header.reason == .push {
+            pushedBytes += header.payloadBytes
+            creditOutstandingBytes = max(0, creditOutstandingBytes - header.payloadBytes)
+        }
         let range = reception.range
         let pages = layout.sessionPages(range)
         if settled.count(in: pages) == 0 {

@@ -34,8 +34,17 @@ public struct DestinationEngine: ~Copyable {
     var receptions: Receptions
     /// Lanes on which the source has said that nothing more follows.
     var endedLanes: [Bool]
-    /// Credit owed to the source and not yet granted.
-    var creditDueBytes = 0
+    /// Bytes of pushed pages that may be on the way now; 0: nothing is pushed. May change at any time: less is granted until
+    /// what was granted before has come.
+    public var creditWindowBytes: Int {
+        didSet { if creditWindowBytes != 0 { creditWindowBytes = max(creditWindowBytes, leastCreditBytes) } }
+    }
+    /// Two of the largest pages: less could leave the push without credit for a whole one for good.
+    public let leastCreditBytes: Int
+    /// Granted, and not come yet.
+    var creditOutstandingBytes = 0
+    /// Bytes of pushed pages that have come.
+    public internal(set) var pushedBytes = 0
     /// Demanded pages whose request could not be queued yet, by session page number.
     var refusedRequests: PageBitmap
     /// Pages the guest gave up of which the source was not told yet, by session page number.
@@ -55,8 +64,8 @@ public struct DestinationEngine: ~Copyable {
         unreportedRemovals = PageBitmap(pageCount: layout.totalPages)
         receptions = Receptions(laneCount: configuration.laneCount)
         endedLanes = Array(repeating: false, count: configuration.laneCount)
-        let leastBytes = 2 * (layout.regions.map { $0.pageSize.bytes }.max() ?? 0)
-        creditDueBytes = configuration.creditBytes == 0 ? 0 : max(configuration.creditBytes, leastBytes)
+        leastCreditBytes = 2 * (layout.regions.map { $0.pageSize.bytes }.max() ?? 0)
+        creditWindowBytes = configuration.creditBytes == 0 ? 0 : max(configuration.creditBytes, leastCreditBytes)
     }
 
     /// Pages whose content is not decided yet.
@@ -82,8 +91,9 @@ public struct DestinationEngine: ~Copyable {
     public mutating func retry<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
         if refusedRequests.setCount > 0 { repeatRefusedRequests(&sink) }
         // A quarter of the window at a time: rare enough to cost nothing, early enough that the push never runs dry.
-        if creditDueBytes > 0, creditDueBytes * 4 >= configuration.creditBytes || isComplete {
-            if sink.grantCredit(bytes: creditDueBytes) { creditDueBytes = 0 }
+        let dueBytes = creditWindowBytes - creditOutstandingBytes
+        if dueBytes > 0, dueBytes * 4 >= creditWindowBytes || isComplete {
+            if sink.grantCredit(bytes: dueBytes) { creditOutstandingBytes += dueBytes }
         }
         if unreportedRemovals.setCount > 0 { reportRemovals(&sink) }
         // The source checks the claim against what it has sent and what it was told, so the removals go first.

@@ -11,7 +11,7 @@ struct BenchCommand: ParsableCommand {
         abstract: "Measure faults, push, processor time and memory, each beside its floor in the same interleaved rounds.",
         discussion: """
             Names: all, \(BenchmarkName.allCases.map(\.rawValue).joined(separator: ", ")).
-            rdma needs a device and perftest, and is not in all.
+            rdma needs a device and perftest, link a link that perf/link/bench makes: neither is in all.
             """)
 
     @Argument(help: ArgumentHelp("What to measure.", valueName: "name"))

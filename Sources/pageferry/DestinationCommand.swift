@@ -36,7 +36,7 @@ struct DestinationCommand: ParsableCommand {
     var window = SizeArgument(bytes: 64 << 10)
 
     @Option(help: ArgumentHelp("Bytes of pushed pages that may be on the way at once.", valueName: "size"))
-    var credit = SizeArgument(bytes: 512 << 10)
+    var credit: SizeArgument?
 
     @Flag(inversion: .prefixedNo, help: "Allocate the guest's memory before the switch, so that no page waits for it.")
     var prefault = true
@@ -63,7 +63,7 @@ struct DestinationCommand: ParsableCommand {
         }
         guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
         guard (4096...(2 << 20)).contains(window.bytes) else { throw ValidationError("--window takes 4K to 2M") }
-        guard ((64 << 10)...(1 << 30)).contains(credit.bytes) else { throw ValidationError("--credit takes 64K to 1G") }
+        if let credit, !((64 << 10)...(1 << 30)).contains(credit.bytes) { throw ValidationError("--credit takes 64K to 1G") }
         guard (0...1_000_000).contains(spin) else { throw ValidationError("--spin takes 0 to 1000000 microseconds") }
     }
 
@@ -102,7 +102,7 @@ struct DestinationCommand: ParsableCommand {
     var sessionConfiguration: DestinationSession.Configuration {
         var configuration = DestinationSession.Configuration()
         configuration.window = WindowPolicy(windowBytes: window.bytes)
-        configuration.creditBytes = credit.bytes
+        configuration.creditBytes = credit?.bytes
         configuration.push = push
         configuration.spinNanoseconds = UInt64(spin) * 1_000
         return configuration

@@ -204,6 +204,38 @@ import Testing
         #expect(model.granted == (16 + 8) << 12)
     }
 
+    /// A window that shrinks takes nothing back: less is granted until what was granted before has come.
+    @Test func creditFollowsItsWindow() throws {
+        let layout = try RegionLayout([RegionDescription(name: "ram", lengthBytes: 64 << 12, pageSize: .fourKiB)])
+        var configuration = DestinationEngine.Configuration(receivesInPlace: [true], laneCount: 2)
+        configuration.creditBytes = 16 << 12
+        var engine = DestinationEngine(layout: layout, configuration: configuration)
+        var model = DestinationModel(layout)
+        engine.retry(&model)
+        #expect(model.granted == 16 << 12)
+        engine.creditWindowBytes = 4 << 12
+        var received = 0
+        func receive(_ engine: inout DestinationEngine, _ model: inout DestinationModel) throws {
+            let range = PageRange(region: 0, first: received, count: 1)
+            let header = FrameHeader(.pages, reason: .push, range: range, payloadBytes: 4096)
+            _ = try engine.place(header, lane: 1)
+            (model.bytes[received], model.isArrived[received]) = (.whole, true)
+            engine.arrived(header, lane: 1, &model)
+            engine.retry(&model)
+            received += 1
+        }
+        for _ in 0..<12 { try receive(&engine, &model) }
+        // Four pages are still on the way: exactly the new window.
+        #expect(model.granted == 16 << 12)
+        try receive(&engine, &model)
+        #expect(model.granted == 17 << 12)
+        engine.creditWindowBytes = 8 << 12
+        engine.retry(&model)
+        #expect(model.granted == 21 << 12)
+        engine.creditWindowBytes = 1
+        #expect(engine.creditWindowBytes == engine.leastCreditBytes)
+    }
+
     /// A window smaller than two pages would leave the push without credit for good.
     @Test func creditIsEnoughForTwoOfTheLargestPages() throws {
         let layout = try Self.layout()

@@ -1,5 +1,6 @@
 import Demonstration
 import Foundation
+import Glibc
 import PageCore
 
 /// The RDMA community's own benchmarks (linux-rdma/perftest), run against themselves on one device: the peer to compare with.
@@ -41,7 +42,7 @@ struct Perftest {
         let deadline = MonotonicClock.nowNanoseconds() + 20_000_000_000
         // The server needs a moment to listen: a client that comes too early says so and ends.
         while true {
-            let text = try output([tool] + shared + [host])
+            let text = try ToolOutput.of([tool] + shared + [host], package: "perftest")
             if let result = Self.parse(text, bytes: bytes) {
                 _ = server.waitForEnd(timeoutNanoseconds: 2_000_000_000)
                 return result
@@ -54,23 +55,6 @@ struct Perftest {
 
     /// RoCE v2 over IPv4: the second entry of the table, on rxe and on most devices.
     private var gidIndex: String { "1" }
-
-    private func output(_ arguments: [String]) throws(BenchmarkError) -> String {
-        let process = Process()
-        let pipe = Pipe()
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments = arguments
-        process.standardOutput = pipe
-        process.standardError = pipe
-        do {
-            try process.run()
-            let data = try pipe.fileHandleForReading.readToEnd() ?? Data()
-            process.waitUntilExit()
-            return String(decoding: data, as: UTF8.self)
-        } catch {
-            throw BenchmarkError("cannot run \(arguments[0]): \(error.localizedDescription); install perftest")
-        }
-    }
 
     /// The line of numbers that begins with the size.
     static func parse(_ text: String, bytes: Int) -> Result? {

@@ -18,9 +18,10 @@ final class SourceProcess: Sendable {
     /// - Parameters:
     ///   - kind: for TCP or RDMA; a unix socket has no RDMA.
     ///   - host: an address of this host to listen on.
+    ///   - prefix: a command that starts it elsewhere, in another network namespace say.
     init(
         executablePath: String, memory: borrowing MemoryImage, kind: SocketKind, mode: WaitMode,
-        transport: TransportChoice = .tcp, host: String = "127.0.0.1"
+        transport: TransportChoice = .tcp, host: String = "127.0.0.1", prefix: [String] = []
     ) throws(BenchmarkError) {
         var ends: [Int32] = [0, 0]
         // SAFETY: an array of two descriptors, filled during the call.
@@ -30,7 +31,7 @@ final class SourceProcess: Sendable {
         let listen = kind == .tcp ? "\(host):0" : "unix:\(memory.path).\(mode.rawValue)"
         do throws(DemonstrationError) {
             child = try ChildProcess(
-                [
+                prefix + [
                     executablePath, "source", "--memory", memory.path, "--listen", listen, "--spin", "\(mode.spinNanoseconds / 1_000)",
                     "--bulk-lanes", "8", "--transport", transport.rawValue,
                 ], inheriting: [STDERR_FILENO: ends[1]])

@@ -11,11 +11,13 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
     case scale
     case engine
     case allocations
+    /// Not one of `all`: it runs over a link of its own.
+    case link
     /// Not one of `all`: it needs a device and perftest.
     case rdma
 
     /// Those that every host can run, in order.
-    public static var everywhere: [BenchmarkName] { allCases.filter { $0 != .rdma } }
+    public static var everywhere: [BenchmarkName] { allCases.filter { $0 != .rdma && $0 != .link } }
 
     /// Runs the benchmark.
     public func run(_ context: BenchmarkContext) throws(BenchmarkError) -> BenchmarkResult {
@@ -32,6 +34,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
             case .scale: try ScaleBenchmark(context).run()
             case .engine: try EngineBenchmark(context).run()
             case .allocations: try AllocationBenchmark(context).run()
+            case .link: try LinkBenchmark(context).run()
             case .rdma: try RDMABenchmark(context).run()
             }
         result.elapsedSeconds = Double(MonotonicClock.nowNanoseconds() - start) / 1e9

@@ -27,6 +27,8 @@ struct DestinationCore: ~Copyable, TransportHandler {
     /// When a thread of the guest last waited for a page.
     private(set) var lastFaultNanoseconds: UInt64 = 0
     private(set) var lastPageNanoseconds: UInt64?
+    /// Adapts the push to the link; nil where the credit is fixed, or nothing is pushed, or pages are fetched.
+    var pacing: PushPacing?
     /// Whether the source has been told that every page is in: from then on it may hang up.
     var hasReported = false
 
@@ -228,7 +230,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
         case .ping:
             memory.enqueue(FrameHeader(.pong, argument: header.argument))
         case .pong:
-            break
+            pacing?.answered(header.argument, nowNanoseconds: MonotonicClock.nowNanoseconds())
         case .failure:
             end(.peerFailed(Failure(header: header, payload: buffers.copy(lane, byteCount: header.payloadBytes))))
         default:

@@ -11,8 +11,11 @@ import VerbsTransport
 public final class DestinationSession: Sendable {
     public struct Configuration: Sendable {
         public var window = WindowPolicy()
-        /// Bytes of pushed pages that may be on the way at once; 0 for no push at all.
-        public var creditBytes = 512 << 10
+        /// Bytes of pushed pages that may be on the way at once; 0 for no push at all, nil for what the link carries without a
+        /// queue in front of demands (`PushPacer`).
+        public var creditBytes: Int?
+        /// What `nil` means over RDMA, where reads have a queue pair of their own for demands.
+        static let fetchCreditBytes = 512 << 10
         /// How long to spin for the next event before sleeping, after something happened.
         public var spinNanoseconds: UInt64 = 50_000
         /// The most bytes taken from a connection at once: a fault waits for at most one such piece.
@@ -108,12 +111,18 @@ public final class DestinationSession: Sendable {
         var engineConfiguration = DestinationEngine.Configuration(
             receivesInPlace: mapped.receivesInPlace, laneCount: opened.registration?.slotCount ?? laneCount)
         engineConfiguration.window = configuration.window
-        engineConfiguration.creditBytes = configuration.creditBytes
+        engineConfiguration.creditBytes = configuration.creditBytes ?? Configuration.fetchCreditBytes
+        let isPaced = configuration.creditBytes == nil && opened.registration == nil
         do throws(SessionError) {
-            let core = DestinationCore(
+            var core = DestinationCore(
                 engine: DestinationEngine(layout: opened.layout, configuration: engineConfiguration),
                 memory: try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount, fetcher: fetcher),
                 laneCount: laneCount, mailbox: orders, notify: notify, relay: relay)
+            if isPaced {
+                let pacing = PushPacing(leastBytes: core.engine.leastCreditBytes)
+                core.engine.creditWindowBytes = pacing.windowBytes
+                core.pacing = pacing
+            }
             var shard = DestinationShard(
                 core: core, transport: transport, statistics: statistics, configuration: configuration)
             return shard.run()

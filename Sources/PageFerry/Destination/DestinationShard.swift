@@ -7,7 +7,9 @@ import PageWire
 struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// While threads wait, and for this long after, pushed pages are received in small pieces.
     private static var thinNanoseconds: UInt64 { 1_000_000 }
-    private static var thinBytes: Int { 16 << 10 }
+    private static var thinBytes: Int { 64 << 10 }
+    /// The same for pieces fetched.
+    private static var fetchThinBytes: Int { 32 << 10 }
     /// A push that is decided here pauses for this long after a fault.
     private static var holdNanoseconds: UInt64 { 150_000 }
     /// How many times longer than otherwise to spin while an answer is awaited.
@@ -110,6 +112,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
             core.engine.waitingPages > 0
             || MonotonicClock.nowNanoseconds() - core.lastFaultNanoseconds < Self.thinNanoseconds
         transport.limitBursts(toBytes: isInUse ? Self.thinBytes : nil)
+        pace()
         core.engine.retry(&core.memory)
         if core.memory.isFetching { _ = core.fetchWhatIsDue(&transport, mostPushBytes: mostPushBytes()) }
         while let header = core.memory.nextOutgoing, transport.submit(header, lane: .urgent) {
@@ -129,13 +132,26 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         }
     }
 
+    /// Keeps what is on the way to what the link carries without a queue.
+    private mutating func pace() {
+        guard core.pacing != nil, core.engine.missingPages > 0 else { return }
+        let now = MonotonicClock.nowNanoseconds()
+        core.pacing?.update(receivedBytes: core.engine.pushedBytes, nowNanoseconds: now)
+        if let windowBytes = core.pacing?.windowBytes, windowBytes != core.engine.creditWindowBytes {
+            core.engine.creditWindowBytes = windowBytes
+        }
+        if transport.freeSlots(.urgent) > 0, let ping = core.pacing?.ping(nowNanoseconds: now) {
+            _ = transport.submit(ping, lane: .urgent)
+        }
+    }
+
     /// How much of the push may be begun now, where this side decides it: nothing while a demand is out or the machine state
     /// loads, little for a while after.
     private func mostPushBytes() -> Int {
         guard core.engine.waitingPages == 0, !core.isLoading else { return 0 }
         let quiet = MonotonicClock.nowNanoseconds() - core.lastFaultNanoseconds
         if quiet < Self.holdNanoseconds { return 0 }
-        return quiet < 2 * Self.thinNanoseconds ? 2 * Self.thinBytes : .max
+        return quiet < 2 * Self.thinNanoseconds ? Self.fetchThinBytes : .max
     }
 
     /// When the last page is in and visible, the guest is set free before the source hears of it.

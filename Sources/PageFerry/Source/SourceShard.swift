@@ -10,12 +10,10 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private static var mostWindowBytesPending: Int { 96 << 10 }
     /// Bytes of push that may wait in a bulk lane for its connection.
     private static var mostBulkBytesPending: Int { 64 << 10 }
-    /// The push pauses for this long after a request: the thread that asked will ask again, and its answer must find the
-    /// path free. Windows bring its pages meanwhile.
-    private static var holdNanoseconds: UInt64 { 150_000 }
-    /// For this long it goes on in small pieces.
+    /// For this long after a request the push goes on in small pieces: the thread that asked will ask again, and its answer is
+    /// to wait for no more than one of them.
     private static var thinNanoseconds: UInt64 { 2_000_000 }
-    private static var thinBytes: Int { 32 << 10 }
+    private static var thinBytes: Int { 64 << 10 }
     /// How long the push waits for a machine state to be loaded.
     private static var loadingNanoseconds: UInt64 { 300_000_000 }
     private static var statisticsIntervalNanoseconds: UInt64 { 50_000_000 }
@@ -144,11 +142,6 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         let idle = WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 100_000_000)
         guard core.engine.unsentPages > 0 else { return idle }
         let quiet = MonotonicClock.nowNanoseconds() - core.lastRequestNanoseconds
-        if quiet < Self.holdNanoseconds {
-            // The next request is near: it is awaited spinning, where that is allowed at all.
-            let rest = Self.holdNanoseconds - quiet
-            return WaitPolicy(spinNanoseconds: spinNanoseconds > 0 ? rest : 0, timeoutNanoseconds: rest)
-        }
         var mostBytes = quiet < Self.thinNanoseconds ? Self.thinBytes : Int.max
         if isLoading { mostBytes = 0 }
         transport.limitBursts(toBytes: quiet < Self.thinNanoseconds ? Self.thinBytes : nil)
