@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate demo demo-memory demo-record bench bench-link bench-rdma bench-micro lint clean
+.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate demo demo-memory demo-record bench compare bench-link bench-rdma bench-micro lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,10 @@ bench: packages ## what PageFerry costs beside kernel and wire, in under 10 minu
 	@scripts/ensure-packages plots
 	scripts/build-release
 	$(RELEASE) bench $(or $(NAME),all) --json perf/results/bench.json --plots perf/plots --revision $$(git describe --always --dirty)
+
+compare: release guest ## move the same guest by PageFerry and by QEMU's own post-copy, over loopback and shaped links (ROUNDS=5; root)
+	scripts/ensure-packages link
+	perf/compare $(or $(ROUNDS),5)
 
 bench-link: packages ## demands and push over links of 0.1, 1 and 10 Gbit/s with a switch's queue (root, for namespaces)
 	scripts/build-release

@@ -25,6 +25,7 @@ public struct FerryMigration {
     public var image: GuestImage
     /// The pageferry program.
     public var executablePath: String
+    public var link = MigrationLink.loopback
     /// More options for `pageferry destination`.
     public var destinationOptions: [String] = []
     /// Told what happens, for a person who watches.
@@ -73,13 +74,15 @@ public struct FerryMigration {
     private func migrate(_ destination: GuestMachine, qmp: String, _ directory: String) throws(DemonstrationError) -> SideReport {
         let messages = try LineChannel()
         let sourceSide = try ChildProcess(
-            [executablePath, "source", "--qmp", qmp, "--listen", "127.0.0.1:0"], inheriting: [2: messages.theirs])
+            link.sourcePrefix + [executablePath, "source", "--qmp", qmp, "--listen", "\(link.sourceAddress):0"],
+            inheriting: [2: messages.theirs])
         messages.start()
         defer { messages.stop() }
         let address = try listeningAddress(messages)
         let jsonPath = "\(directory)/destination.json"
         let destinationSide = try ChildProcess(
-            [executablePath, "destination", "--connect", address, "--detach", "--json", jsonPath] + destinationOptions + ["--"]
+            link.destinationPrefix
+                + [executablePath, "destination", "--connect", address, "--detach", "--json", jsonPath] + destinationOptions + ["--"]
                 + destination.arguments,
             inheriting: destination.inherited)
         destination.port.start()
@@ -99,9 +102,9 @@ public struct FerryMigration {
         }
     }
 
-    /// "… on 127.0.0.1:41234", as the source says once it listens.
+    /// "… on ADDRESS:41234", as the source says once it listens.
     private func listeningAddress(_ messages: LineChannel) throws(DemonstrationError) -> String {
-        let line = messages.wait(timeoutNanoseconds: 20_000_000_000) { $0.text.contains(" on 127.0.0.1:") || $0.text.contains("error:") }
+        let line = messages.wait(timeoutNanoseconds: 20_000_000_000) { $0.text.contains(" on \(link.sourceAddress):") || $0.text.contains("error:") }
         guard let line, !line.text.contains("error:"), let address = line.text.split(separator: " ").last else {
             throw DemonstrationError("pageferry source does not listen: \(messages.all.map(\.text).joined(separator: "; "))")
         }

@@ -44,8 +44,10 @@ final class GuestMachine {
     var inherited: [Int32: Int32] { [Self.portDescriptor: port.theirs] }
 
     /// Starts QEMU directly.
-    func start(environment: [String: String] = [:]) throws(DemonstrationError) -> ChildProcess {
-        let process = try ChildProcess(arguments, inheriting: inherited, environment: environment)
+    ///
+    /// - Parameter prefix: a command that starts it elsewhere, in a network namespace say.
+    func start(environment: [String: String] = [:], prefix: [String] = []) throws(DemonstrationError) -> ChildProcess {
+        let process = try ChildProcess(prefix + arguments, inheriting: inherited, environment: environment)
         port.start()
         return process
     }

@@ -27,17 +27,22 @@ public struct ComparisonReport: Sendable, Codable {
     public var schemaVersion = 1
     public var ours: MigrationReport
     public var native: MigrationReport?
+    /// QEMU's own without its preempt channel.
+    public var nativeWithoutPreempt: MigrationReport?
 
-    public init(ours: MigrationReport, native: MigrationReport?) {
+    public init(ours: MigrationReport, native: MigrationReport?, nativeWithoutPreempt: MigrationReport? = nil) {
         self.ours = ours
         self.native = native
+        self.nativeWithoutPreempt = nativeWithoutPreempt
     }
 
-    public var isRight: Bool { ours.isRight && native?.isRight ?? true }
+    private var reports: [MigrationReport] { [ours, native, nativeWithoutPreempt].compactMap { $0 } }
+
+    public var isRight: Bool { reports.allSatisfy(\.isRight) }
 
     /// The two side by side, as aligned text.
     public func table() -> String {
-        let columns = [ours] + (native.map { [$0] } ?? [])
+        let columns = reports
         var rows: [[String]] = [[""] + columns.map(\.system)]
         func add(_ title: String, _ value: (MigrationReport) -> String) { rows.append([title] + columns.map(value)) }
         add("guest-visible gap, ms") { Self.format($0.guest.gapMilliseconds) }

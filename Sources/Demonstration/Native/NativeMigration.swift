@@ -10,6 +10,7 @@ public struct NativeMigration {
     /// The library that times faults (product pageferry-fault-probe).
     public var probePath: String
     public var usesPreempt = true
+    public var link = MigrationLink.loopback
     public var progress: @Sendable (String) -> Void
 
     public init(image: GuestImage, probePath: String, progress: @escaping @Sendable (String) -> Void) {
@@ -27,7 +28,7 @@ public struct NativeMigration {
             image, memory: .anonymous, consolePath: "\(directory.path)/source.console",
             extra: ["-qmp", "unix:\(directory.path)/source.qmp,server=on,wait=off"])
         progress("booting the guest")
-        let sourceProcess = try source.start()
+        let sourceProcess = try source.start(prefix: link.sourcePrefix)
         try source.waitForTicks(schedule.ticksBefore)
         let destination = try GuestMachine(
             image, memory: .anonymous, consolePath: "\(directory.path)/destination.console",
@@ -35,7 +36,7 @@ public struct NativeMigration {
         let latencies = "\(directory.path)/latencies"
         let destinationProcess = try destination.start(environment: [
             "LD_PRELOAD": probePath, "PAGEFERRY_PROBE_OUTPUT": latencies,
-        ])
+        ], prefix: link.destinationPrefix)
         progress("moving it with QEMU's own post-copy")
         let outcome: Outcome
         do throws(QemuError) {
@@ -72,9 +73,9 @@ public struct NativeMigration {
             let list = names.map { JSONValue.object(["capability": .string($0), "state": true]) }
             try client.execute("migrate-set-capabilities", ["capabilities": .array(list)])
         }
-        try destination.execute("migrate-incoming", ["uri": "tcp:127.0.0.1:0"])
+        try destination.execute("migrate-incoming", ["uri": .string("tcp:\(link.destinationAddress):0")])
         let port = try listeningPort(destination)
-        try source.execute("migrate", ["uri": .string("tcp:127.0.0.1:\(port)")])
+        try source.execute("migrate", ["uri": .string("tcp:\(link.destinationAddress):\(port)")])
         try startPostcopy(source)
         let deadline = MonotonicClock.nowNanoseconds() + 120_000_000_000
         guard let stop = try source.nextEvent(named: ["STOP"], deadlineNanoseconds: deadline) else {
