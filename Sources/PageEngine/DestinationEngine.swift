@@ -39,6 +39,9 @@ public struct DestinationEngine: ~Copyable {
     public var creditWindowBytes: Int {
         didSet { if creditWindowBytes != 0 { creditWindowBytes = max(creditWindowBytes, leastCreditBytes) } }
     }
+    /// Credit is granted from so many bytes on; nil: a quarter of the window at a time, rare enough to cost nothing, early
+    /// enough that the push never runs dry.
+    public var leastGrantBytes: Int?
     /// Two of the largest pages: less could leave the push without credit for a whole one for good.
     public let leastCreditBytes: Int
     /// Granted, and not come yet.
@@ -90,9 +93,8 @@ public struct DestinationEngine: ~Copyable {
     /// Does what could not be done when it fell due, and grants credit. Call once a turn, before the transport is flushed.
     public mutating func retry<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
         if refusedRequests.setCount > 0 { repeatRefusedRequests(&sink) }
-        // A quarter of the window at a time: rare enough to cost nothing, early enough that the push never runs dry.
         let dueBytes = creditWindowBytes - creditOutstandingBytes
-        if dueBytes > 0, dueBytes * 4 >= creditWindowBytes || isComplete {
+        if dueBytes > 0, dueBytes >= leastGrantBytes ?? creditWindowBytes / 4 || isComplete {
             if sink.grantCredit(bytes: dueBytes) { creditOutstandingBytes += dueBytes }
         }
         if unreportedRemovals.setCount > 0 { reportRemovals(&sink) }

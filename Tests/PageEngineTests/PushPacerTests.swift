@@ -85,8 +85,8 @@ private struct LinkModel {
         // Only the cap holds a link back whose round trip holds more than that.
         let held = Double(PushPacer.mostBytes) / (bytesPerSecond * Double(roundTripNanoseconds) / 1e9)
         #expect(use > min(0.93, 0.93 * held))
-        // Two pages are the least, however long they take.
-        let leastQueue = Double(2 * Self.page) / bytesPerSecond * 1e9
+        // A few extents are the least, however long they take.
+        let leastQueue = Double(PushPacer.floorBytes) / bytesPerSecond * 1e9
         #expect(queue <= 1.25 * max(Double(PushPacer.delayTargetNanoseconds), leastQueue))
     }
 
@@ -126,8 +126,10 @@ private struct LinkModel {
     @Test func neverBelowTheLeast() {
         var pacer = PushPacer(leastBytes: 4 << 20)
         #expect(pacer.windowBytes == 4 << 20)
-        pacer.roundTrip(10_000, nowNanoseconds: 1)
-        for step in 1...100 { pacer.update(receivedBytes: step * 100, nowNanoseconds: UInt64(step) * 3_000_000) }
+        for step in 1...100 as ClosedRange<UInt64> {
+            pacer.roundTrip(10_000, nowNanoseconds: step * 3_000_000)
+            pacer.update(receivedBytes: Int(step) * 100, nowNanoseconds: step * 3_000_000)
+        }
         #expect(pacer.windowBytes == 4 << 20)
         #expect(pacer.bytesPerSecond > 0)
     }

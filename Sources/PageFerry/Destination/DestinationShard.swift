@@ -140,6 +140,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         if let windowBytes = core.pacing?.windowBytes, windowBytes != core.engine.creditWindowBytes {
             core.engine.creditWindowBytes = windowBytes
         }
+        core.engine.leastGrantBytes = core.pacing?.grantBytes
         if transport.freeSlots(.urgent) > 0, let ping = core.pacing?.ping(nowNanoseconds: now) {
             _ = transport.submit(ping, lane: .urgent)
         }

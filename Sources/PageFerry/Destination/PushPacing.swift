@@ -3,7 +3,7 @@ import PageWire
 
 /// Asks the source for round trips on the urgent lane while it pushes, and keeps the credit to what the link carries.
 struct PushPacing {
-    private static let pingIntervalNanoseconds: UInt64 = 5_000_000
+    private static let pingIntervalNanoseconds: UInt64 = 2_000_000
 
     private var pacer: PushPacer
     private var nextPingNanoseconds: UInt64 = 0
@@ -13,6 +13,7 @@ struct PushPacing {
     init(leastBytes: Int) { pacer = PushPacer(leastBytes: leastBytes) }
 
     var windowBytes: Int { pacer.windowBytes }
+    var grantBytes: Int { pacer.grantBytes }
 
     /// A ping, when one is due. At most one is on its way.
     mutating func ping(nowNanoseconds now: UInt64) -> FrameHeader? {
