@@ -44,11 +44,20 @@ public struct DestinationEngine: ~Copyable {
     public internal(set) var counts = PageCounts()
     /// Faults seen, those on pages already here included.
     public internal(set) var faultCount = 0
+    /// Faults on pages that were not here: the thread waits for the wire.
+    public internal(set) var missCount = 0
+    /// What to fetch around faults.
+    var planner: WindowPlanner
+    /// A prefetch that found no room, to be asked for at `retry`.
+    var refusedPrefetch: PlannedWindow?
+    /// Pages an earlier run needed.
+    var replays = ReplayQueue()
 
     public init(layout: RegionLayout, configuration: Configuration) {
         precondition(configuration.receivesInPlace.count == layout.count, "one placement a region")
         self.layout = layout
         self.configuration = configuration
+        planner = WindowPlanner(layout: layout, policy: configuration.window)
         settled = PageBitmap(pageCount: layout.totalPages)
         demanded = PageBitmap(pageCount: layout.totalPages)
         refusedRequests = PageBitmap(pageCount: layout.totalPages)
@@ -81,6 +90,8 @@ public struct DestinationEngine: ~Copyable {
     /// Does what could not be done when it fell due, and grants credit. Call once a turn, before the transport is flushed.
     public mutating func retry<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
         if refusedRequests.setCount > 0 { repeatRefusedRequests(&sink) }
+        if let prefetch = refusedPrefetch { ask(prefetch, &sink) }
+        if !replays.isFinished { askForReplay(&sink) }
         // A quarter of the window at a time: rare enough to cost nothing, early enough that the push never runs dry.
         if creditDueBytes > 0, creditDueBytes * 4 >= configuration.creditBytes || isComplete {
             if sink.grantCredit(bytes: creditDueBytes) { creditDueBytes = 0 }

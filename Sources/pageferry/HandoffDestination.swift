@@ -71,9 +71,7 @@ struct HandoffDestination {
             case .notice(.ended(let reason)):
                 session.join()
                 let statistics = session.statistics.read()
-                if let json = command.json {
-                    try JSONFile.write(SessionReport(side: "destination", statistics, error: reason?.description), to: json)
-                }
+                try command.report(session, error: reason?.description)
                 if let reason {
                     throw CommandFailure(
                         "\(reason.description); \(statistics.missingPages) of \(statistics.totalPages) pages are missing, the process is frozen where it touches them",

@@ -84,9 +84,7 @@ struct QemuDestinationMigration {
         let failure = serve(session, qemu, loader, events, &isCommitted)
         session.join()
         let statistics = session.statistics.read()
-        if let json = command.json {
-            try JSONFile.write(SessionReport(side: "destination", statistics, error: failure?.text), to: json)
-        }
+        try command.report(session, error: failure?.text)
         if let failure {
             guard isCommitted else { throw failure }
             throw CommandFailure(

@@ -27,6 +27,8 @@ struct DestinationCore: ~Copyable, TransportHandler {
     /// When a thread of the guest last waited for a page.
     private(set) var lastFaultNanoseconds: UInt64 = 0
     private(set) var lastPageNanoseconds: UInt64?
+    /// What the guest needed so far, when that is recorded.
+    var trace: TraceRecorder?
     /// Whether the source has been told that every page is in: from then on it may hang up.
     var hasReported = false
 
@@ -192,6 +194,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
                 // Without a payload nothing was placed: doing it now says what is wrong with the frame.
                 if header.payloadBytes == 0 { _ = try engine.place(header, lane: Int(lane.rawValue)) }
                 engine.arrived(header, lane: Int(lane.rawValue), &memory)
+                recordNeed(header)
             case .zeroPages: try engine.zero(header.range, &memory)
             case .allSent: try engine.ended(lane: Int(lane.rawValue))
             default: control(header, lane)
@@ -200,6 +203,12 @@ struct DestinationCore: ~Copyable, TransportHandler {
             end(.violation(error))
         }
         noticeMemoryFailure()
+    }
+
+    /// Pages have come because the guest needed them, or their neighbours.
+    mutating func recordNeed(_ header: FrameHeader) {
+        guard trace != nil, header.reason != .push else { return }
+        trace!.record(engine.layout.sessionPages(header.range))
     }
 
     /// A source with RDMA announces, and sends no page.

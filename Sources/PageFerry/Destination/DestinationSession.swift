@@ -19,12 +19,17 @@ public final class DestinationSession: Sendable {
         public var receiveBytes = 128 << 10
         /// Over RDMA: who moves the pages nobody asked for.
         public var push = PushMethod.read
+        /// Whether to record which pages the guest needs, for `trace`.
+        public var recordsTrace = false
         /// How often `statistics` is brought up to date.
         public var statisticsIntervalNanoseconds: UInt64 = 50_000_000
 
         public init() {}
     }
 
+    /// The trace file's bytes, when one was recorded and the session is over.
+    public var trace: [UInt8]? { recorded.withLock { $0 } }
+    private let recorded = Mutex<[UInt8]?>(nil)
     private let notify: @Sendable (DestinationNotice) -> Void
     public let statistics = SharedStatistics()
     private let orders = Mailbox<DestinationOrder>()
@@ -110,13 +115,17 @@ public final class DestinationSession: Sendable {
         engineConfiguration.window = configuration.window
         engineConfiguration.creditBytes = configuration.creditBytes
         do throws(SessionError) {
-            let core = DestinationCore(
+            var core = DestinationCore(
                 engine: DestinationEngine(layout: opened.layout, configuration: engineConfiguration),
                 memory: try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount, fetcher: fetcher),
                 laneCount: laneCount, mailbox: orders, notify: notify, relay: relay)
+            if configuration.recordsTrace { core.trace = TraceRecorder(layout: opened.layout) }
             var shard = DestinationShard(
                 core: core, transport: transport, statistics: statistics, configuration: configuration)
-            return shard.run()
+            let reason = shard.run()
+            let trace = shard.takeTrace()
+            recorded.withLock { $0 = trace }
+            return reason
         } catch {
             return error
         }
