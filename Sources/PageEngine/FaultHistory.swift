@@ -6,6 +6,8 @@ struct FaultHistory: Sendable {
     private static let perZone = 8
     /// Events after which a page is forgotten.
     private static let mostAge = 256
+    /// Longer steps are met by chance more easily, and must be seen once more.
+    private static let shortStep = 8
     private static let none = -1
 
     private struct Entry: Sendable {
@@ -48,7 +50,8 @@ struct FaultHistory: Sendable {
                 guard entry.page != Self.none, step != 0, step.magnitude <= 1 << Self.zoneShift, clock - entry.clock <= Self.mostAge
                 else { continue }
                 if let known = best, known.magnitude < step.magnitude || (known.magnitude == step.magnitude && known > step) { continue }
-                if isRecent(entry.page - step, clock) { best = step }
+                guard isRecent(entry.page - step, clock) else { continue }
+            if step.magnitude <= Self.shortStep || isRecent(entry.page - 2 * step, clock) { best = step }
             }
         }
         return best

@@ -7,39 +7,43 @@ import PageCore
 /// within that time it counts for larger blocks, otherwise against them. A sample that comes with the block is held, so that its
 /// touch is seen; one outside of it is seen when it is missed. So the measure is the same whatever the size of the blocks is.
 struct LocalitySampler: Sendable {
-    private static let capacity = 64
+    private static let capacity = 192
     private static let none = -1
     /// Events for which a sample is watched.
-    private static let mostAge = 256
-    /// Neighbours are the other pages of an aligned block of so many.
-    private static let neighbours = 16
+    private static let mostAge = 512
+    /// Sizes of aligned blocks, in pages; the neighbours of a level are the pages of its block that are not in the one before.
+    private static let blockPages = [4, 16, 64]
+    /// A level is worth fetching when this share of its pages is needed, in 1/65536: a fault costs tens of times what a page of a
+    /// window costs on a fast link.
+    private static let leastUseful = unit / 9
     private static let unit = 1 << 16
 
     private struct Sample: Sendable {
         var page = LocalitySampler.none
+        var level = 0
         var clock = 0
     }
 
     private var samples = ContiguousArray(repeating: Sample(), count: LocalitySampler.capacity)
     private var next = 0
-    /// The share of samples that were needed, in 1/65536: an average that follows the last few dozen.
-    private(set) var usefulness = 0
+    /// The share of samples that were needed, by level, in 1/65536: averages that follow the last few dozen.
+    private var usefulness = ContiguousArray(repeating: 0, count: LocalitySampler.blockPages.count)
     private var random = SeededRandom(seed: 4)
 
     mutating func noteTouch(_ page: Int, clock: Int) {
         for index in samples.indices where samples[index].page == page {
-            if clock - samples[index].clock <= Self.mostAge { learn(true) }
+            learn(samples[index].level, clock - samples[index].clock <= Self.mostAge)
             samples[index].page = Self.none
         }
     }
 
-    private mutating func learn(_ isUseful: Bool) {
-        usefulness += ((isUseful ? Self.unit : 0) - usefulness) / 16
+    private mutating func learn(_ level: Int, _ isUseful: Bool) {
+        usefulness[level] += ((isUseful ? Self.unit : 0) - usefulness[level]) / 16
     }
 
-    private mutating func watch(_ page: Int, clock: Int) {
-        if samples[next].page != Self.none { learn(false) }
-        samples[next] = Sample(page: page, clock: clock)
+    private mutating func watch(_ page: Int, _ level: Int, clock: Int) {
+        if samples[next].page != Self.none { learn(samples[next].level, false) }
+        samples[next] = Sample(page: page, level: level, clock: clock)
         next = (next + 1) % Self.capacity
     }
 
@@ -47,21 +51,20 @@ struct LocalitySampler: Sendable {
     mutating func block(
         around page: Int, clock: Int, bounds: Range<Int>, mostPages: Int, settled: borrowing PageBitmap
     ) -> Range<Int> {
-        let sample = (page & ~(Self.neighbours - 1)) + random.next(below: Self.neighbours)
-        if sample != page, bounds.contains(sample), !settled.contains(sample) { watch(sample, clock: clock) }
-        let size = min(mostPages, blockPages)
+        let level = random.next(below: Self.blockPages.count)
+        let whole = Self.blockPages[level]
+        let sample = (page & ~(whole - 1)) + random.next(below: whole)
+        let isInside = level > 0 && (sample ^ page) & ~(Self.blockPages[level - 1] - 1) == 0
+        if sample != page, !isInside, bounds.contains(sample), !settled.contains(sample) { watch(sample, level, clock: clock) }
+        let size = min(mostPages, usefulPages)
         let first = max(bounds.lowerBound, page & ~(size - 1))
         return first..<min(bounds.upperBound, max(page + 1, first + size))
     }
 
     /// A power of two.
-    private var blockPages: Int {
-        switch usefulness * 100 / Self.unit {
-        case ..<10: 1
-        case ..<20: 4
-        case ..<30: 8
-        default: 16
-        }
+    var usefulPages: Int {
+        for level in Self.blockPages.indices.reversed() where usefulness[level] >= Self.leastUseful { return Self.blockPages[level] }
+        return 1
     }
 
     func firstHeld(in pages: Range<Int>) -> Int? {

@@ -54,7 +54,7 @@ public struct WindowPlanner: ~Copyable, Sendable {
         locality.noteTouch(page, clock: clock)
         defer { history.note(page, clock: clock) }
         if let window = streams.missed(page, clock: clock, bounds: bounds, mostPages: mostPages, settled: settled) { return window }
-        if let stride = history.trend(to: page, clock: clock) {
+        if let stride = history.trend(to: page, clock: clock), stride.magnitude == 1 || stride.magnitude >= locality.usefulPages {
             return streams.begin(page, stride: stride, clock: clock, bounds: bounds, mostPages: mostPages, settled: settled)
         }
         return PlannedWindow(pages: locality.block(around: page, clock: clock, bounds: bounds, mostPages: mostPages, settled: settled))
