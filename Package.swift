@@ -67,8 +67,8 @@ let package = Package(
         .target(
             name: "Benchmarking",
             dependencies: [
-                "CShims", "PageCore", "PageEngine", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault", "Verbs",
-                "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "Verbs", "PageSimulation", "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
         ),

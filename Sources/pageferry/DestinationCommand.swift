@@ -44,6 +44,9 @@ struct DestinationCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Write to this file which pages were needed, in order. Each touched page by itself: --window 4K --no-push.", valueName: "file"))
     var recordTrace: String?
 
+    @Option(help: ArgumentHelp("Pull the pages of this recorded trace first.", valueName: "file"))
+    var replayTrace: String?
+
     @Flag(inversion: .prefixedNo, help: "Allocate the guest's memory before the switch, so that no page waits for it.")
     var prefault = true
 
@@ -95,7 +98,24 @@ struct DestinationCommand: ParsableCommand {
             try DestinationConnector(to: address, configuration: configuration)
         }
         if let fallback = connector.fallback { Console.info("using TCP: \(fallback)") }
+        do throws(CommandFailure) {
+            _ = try replayed(for: connector.layout)
+        } catch {
+            connector.refuse(.cancelled)
+            throw error
+        }
         return connector
+    }
+
+    /// The trace to replay, which must be of the memory that the source offers; nil when none is wanted.
+    private func replayed(for layout: RegionLayout) throws(CommandFailure) -> PageTrace? {
+        guard let replayTrace else { return nil }
+        let trace = try TraceFile.read(replayTrace)
+        guard trace.fits(layout) else {
+            throw CommandFailure(
+                "\(replayTrace): \(TraceError.otherMemory(traced: trace.regions, offered: PageTrace.regions(of: layout)))", .dataError)
+        }
+        return trace
     }
 
     /// Allocates guest memory for as long as a source waits patiently; the guest still runs there.
@@ -111,11 +131,13 @@ struct DestinationCommand: ParsableCommand {
         if let recordTrace, let trace = session.trace { try TraceFile.write(trace, to: recordTrace) }
     }
 
-    var sessionConfiguration: DestinationSession.Configuration {
+    /// - Parameter layout: what the source offers.
+    func sessionConfiguration(for layout: RegionLayout) throws(CommandFailure) -> DestinationSession.Configuration {
         var configuration = DestinationSession.Configuration()
         configuration.window = window.policy
         configuration.creditBytes = noPush ? 0 : credit.bytes
         configuration.recordsTrace = recordTrace != nil
+        configuration.replay = try replayed(for: layout)
         configuration.push = push
         configuration.spinNanoseconds = UInt64(spin) * 1_000
         return configuration

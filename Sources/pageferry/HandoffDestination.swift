@@ -36,7 +36,7 @@ struct HandoffDestination {
             throw CommandFailure(error)
         }
         let session = DestinationSession(
-            opened, regions: regions, machineState: nil, configuration: command.sessionConfiguration
+            opened, regions: regions, machineState: nil, configuration: try command.sessionConfiguration(for: opened.layout)
         ) { events.post(.notice($0)) }
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
         try finish(session, events)

@@ -77,7 +77,7 @@ struct QemuDestinationMigration {
         do throws(SessionError) { opened = try connector.accept(regions) } catch { throw CommandFailure(error) }
         let socket = try attempt { () throws(QemuError) in try qemu.beginIncoming() }
         let session = DestinationSession(
-            opened, regions: regions, machineState: socket, configuration: command.sessionConfiguration
+            opened, regions: regions, machineState: socket, configuration: try command.sessionConfiguration(for: opened.layout)
         ) { events.post(.notice($0)) }
         watchProcess(qemu, events)
         let loader = load(qemu, events)

@@ -21,6 +21,8 @@ public final class DestinationSession: Sendable {
         public var push = PushMethod.read
         /// Whether to record which pages the guest needs, for `trace`.
         public var recordsTrace = false
+        /// Pages an earlier run needed, pulled before anybody asks for them; of memory of this layout.
+        public var replay: PageTrace?
         /// How often `statistics` is brought up to date.
         public var statisticsIntervalNanoseconds: UInt64 = 50_000_000
 
@@ -119,6 +121,10 @@ public final class DestinationSession: Sendable {
                 engine: DestinationEngine(layout: opened.layout, configuration: engineConfiguration),
                 memory: try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount, fetcher: fetcher),
                 laneCount: laneCount, mailbox: orders, notify: notify, relay: relay)
+            if let replay = configuration.replay {
+                precondition(replay.fits(opened.layout), "a trace that is replayed is of this memory")
+                core.engine.replay(replay.runs)
+            }
             if configuration.recordsTrace { core.trace = TraceRecorder(layout: opened.layout) }
             var shard = DestinationShard(
                 core: core, transport: transport, statistics: statistics, configuration: configuration)
