@@ -4,6 +4,7 @@ struct FaultHistory: Sendable {
     private static let zoneShift = 9
     private static let zoneSlots = 256
     private static let perZone = 8
+    private static let latestSlots = 1024
     /// Events after which a page is forgotten.
     private static let mostAge = 256
     /// Longer steps are met by chance more easily, and must be seen once more.
@@ -19,31 +20,34 @@ struct FaultHistory: Sendable {
     /// Where the next page of a zone's slot goes.
     private var next = ContiguousArray(repeating: 0, count: FaultHistory.zoneSlots)
 
+    /// The last event of a page, in its slot: whoever shares it overwrites it.
+    private var latest = ContiguousArray(repeating: Entry(), count: FaultHistory.latestSlots)
+
     private static func slot(_ page: Int) -> Int { (page >> zoneShift) & (zoneSlots - 1) }
+
+    /// Spread by the golden ratio: threads in equal parts of memory differ in their high bits only.
+    private static func latestSlot(_ page: Int) -> Int { Int((UInt64(bitPattern: Int64(page)) &* 0x9E37_79B9_7F4A_7C15) >> 54) }
 
     mutating func note(_ page: Int, clock: Int) {
         let slot = Self.slot(page)
         entries[slot * Self.perZone + next[slot]] = Entry(page: page, clock: clock)
         next[slot] = (next[slot] + 1) % Self.perZone
+        latest[Self.latestSlot(page)] = Entry(page: page, clock: clock)
     }
 
     private func isRecent(_ page: Int, _ clock: Int) -> Bool {
-        guard page >= 0 else { return false }
-        let first = Self.slot(page) * Self.perZone
-        for index in first..<(first + Self.perZone) where entries[index].page == page {
-            return clock - entries[index].clock <= Self.mostAge
-        }
-        return false
+        let entry = latest[Self.latestSlot(page)]
+        return entry.page == page && page >= 0 && clock - entry.clock <= Self.mostAge
     }
 
     /// The step that leads to `page`: two pages were needed lately that lie one and two steps before it. The smallest such step,
     /// upwards first; nil when there is none. Pages of other threads in between do not matter.
     ///
-    /// O(pages of three zones x pages of one).
+    /// O(pages kept of three zones).
     func trend(to page: Int, clock: Int) -> Int? {
         var best: Int?
-        for zone in [page - 1 << Self.zoneShift, page, page + 1 << Self.zoneShift] where zone >= 0 {
-            let first = Self.slot(zone) * Self.perZone
+        for zone in -1...1 {
+            let first = Self.slot(page + zone << Self.zoneShift) * Self.perZone
             for index in first..<(first + Self.perZone) {
                 let entry = entries[index]
                 let step = page - entry.page
@@ -51,7 +55,7 @@ struct FaultHistory: Sendable {
                 else { continue }
                 if let known = best, known.magnitude < step.magnitude || (known.magnitude == step.magnitude && known > step) { continue }
                 guard isRecent(entry.page - step, clock) else { continue }
-            if step.magnitude <= Self.shortStep || isRecent(entry.page - 2 * step, clock) { best = step }
+                if step.magnitude <= Self.shortStep || isRecent(entry.page - 2 * step, clock) { best = step }
             }
         }
         return best

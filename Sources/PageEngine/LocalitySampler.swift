@@ -24,16 +24,25 @@ struct LocalitySampler: Sendable {
         var clock = 0
     }
 
+    /// Watched pages by groups of `1 << groupShift`, so that most pages need no look at the samples themselves.
+    private static let groupShift = 4
+    private static let groups = 4096
+
     private var samples = ContiguousArray(repeating: Sample(), count: LocalitySampler.capacity)
+    private var watched = ContiguousArray<UInt8>(repeating: 0, count: LocalitySampler.groups)
     private var next = 0
     /// The share of samples that were needed, by level, in 1/65536: averages that follow the last few dozen.
     private var usefulness = ContiguousArray(repeating: 0, count: LocalitySampler.blockPages.count)
     private var random = SeededRandom(seed: 4)
 
+    private static func group(_ page: Int) -> Int { (page >> groupShift) & (groups - 1) }
+
     mutating func noteTouch(_ page: Int, clock: Int) {
+        guard watched[Self.group(page)] > 0 else { return }
         for index in samples.indices where samples[index].page == page {
             learn(samples[index].level, clock - samples[index].clock <= Self.mostAge)
             samples[index].page = Self.none
+            watched[Self.group(page)] -= 1
         }
     }
 
@@ -42,8 +51,13 @@ struct LocalitySampler: Sendable {
     }
 
     private mutating func watch(_ page: Int, _ level: Int, clock: Int) {
-        if samples[next].page != Self.none { learn(samples[next].level, false) }
+        let oldest = samples[next]
+        if oldest.page != Self.none {
+            learn(oldest.level, false)
+            watched[Self.group(oldest.page)] -= 1
+        }
         samples[next] = Sample(page: page, level: level, clock: clock)
+        watched[Self.group(page)] += 1
         next = (next + 1) % Self.capacity
     }
 
@@ -68,6 +82,8 @@ struct LocalitySampler: Sendable {
     }
 
     func firstHeld(in pages: Range<Int>) -> Int? {
+        let groups = (pages.lowerBound >> Self.groupShift)...((pages.upperBound - 1) >> Self.groupShift)
+        if groups.count < Self.groups, groups.allSatisfy({ watched[$0 & (Self.groups - 1)] == 0 }) { return nil }
         var first: Int?
         for sample in samples where pages.contains(sample.page) { first = min(first ?? .max, sample.page) }
         return first

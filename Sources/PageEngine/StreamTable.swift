@@ -32,6 +32,9 @@ struct StreamTable: Sendable {
     }
 
     private var streams = ContiguousArray(repeating: Stream(), count: StreamTable.capacity)
+    /// What every event asks of every stream, apart from the rest: the pages among which it may go on, and its marker.
+    private var reaches = ContiguousArray(repeating: 0..<0, count: StreamTable.capacity)
+    private var markers = ContiguousArray(repeating: StreamTable.none, count: StreamTable.capacity)
 
     // MARK: Events
 
@@ -46,7 +49,7 @@ struct StreamTable: Sendable {
         let marker = stream.marker == Self.none ? nil : stream.steps(to: stream.marker)
         stream.position = page
         stream.clock = clock
-        defer { streams[index] = stream }
+        defer { store(stream, index) }
         if steps < asked {
             // It comes already, and too late: the thread is as fast as the link. More is asked for when it has used half.
             if let marker, steps < marker { return PlannedWindow(pages: page..<(page + 1)) }
@@ -68,12 +71,12 @@ struct StreamTable: Sendable {
     mutating func touched(
         _ page: Int, clock: Int, bounds: Range<Int>, mostPages: Int, settled: borrowing PageBitmap
     ) -> PlannedWindow? {
-        guard let index = streams.firstIndex(where: { $0.clock > 0 && $0.marker == page }) else { return nil }
+        guard let index = markers.firstIndex(of: page) else { return nil }
         var stream = streams[index]
         stream.position = page
         stream.clock = clock
         stream.steps = min(2 * stream.steps, mostPages)
-        defer { streams[index] = stream }
+        defer { store(stream, index) }
         let window = extend(&stream, around: nil, bounds, settled)
         return window.pages.isEmpty ? nil : window
     }
@@ -91,15 +94,13 @@ struct StreamTable: Sendable {
         stream.steps = min(Self.firstPages, mostPages)
         stream.clock = clock
         let oldest = streams.indices.min { streams[$0].clock < streams[$1].clock } ?? 0
-        defer { streams[oldest] = stream }
+        defer { store(stream, oldest) }
         return extend(&stream, around: page, bounds, settled)
     }
 
     func firstHeld(in pages: Range<Int>) -> Int? {
         var first: Int?
-        for stream in streams where stream.clock > 0 && pages.contains(stream.marker) {
-            first = min(first ?? .max, stream.marker)
-        }
+        for marker in markers where pages.contains(marker) { first = min(first ?? .max, marker) }
         return first
     }
 
@@ -108,16 +109,20 @@ struct StreamTable: Sendable {
     /// The stream that a page continues: it lies where pages were asked for, or little further.
     private func match(_ page: Int) -> Int? {
         var best: Int?
-        for index in streams.indices where streams[index].clock > 0 {
-            let stream = streams[index]
-            guard let steps = stream.steps(to: page) else { continue }
-            let slack = stream.stride.magnitude == 1 ? max(8, stream.steps / 2) : 2
-            guard steps <= stream.stepsAsked + slack else { continue }
+        for index in reaches.indices where reaches[index].contains(page) && streams[index].steps(to: page) != nil {
             // Of two, the one heard of last.
-            if let known = best, streams[known].clock >= stream.clock { continue }
+            if let known = best, streams[known].clock >= streams[index].clock { continue }
             best = index
         }
         return best
+    }
+
+    private mutating func store(_ stream: Stream, _ index: Int) {
+        streams[index] = stream
+        markers[index] = stream.marker
+        let slack = stream.stride.magnitude == 1 ? max(8, stream.steps / 2) : 2
+        let end = stream.ahead + slack * stream.stride
+        reaches[index] = stream.clock == 0 ? 0..<0 : min(stream.position, end)..<(max(stream.position, end) + 1)
     }
 
     /// Moves the end of what is asked for `steps` further, and the marker with it.
