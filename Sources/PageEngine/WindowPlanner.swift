@@ -29,13 +29,14 @@ public struct WindowPlanner: ~Copyable, Sendable {
     private let policy: WindowPolicy
     private var streams = StreamTable()
     private var history = FaultHistory()
-    private var locality = LocalitySampler()
+    private var locality: LocalitySampler
     /// Misses and touches so far: the planner's time.
     private var clock = 0
 
     public init(layout: RegionLayout, policy: WindowPolicy) {
         self.layout = layout
         self.policy = policy
+        locality = LocalitySampler(totalPages: layout.totalPages)
     }
 
     /// A thread waits for session page `page`, which is not here.
@@ -51,13 +52,13 @@ public struct WindowPlanner: ~Copyable, Sendable {
         guard mostPages > 1 else { return PlannedWindow(pages: page..<(page + 1)) }
         let bounds = layout.sessionPages(layout.wholeRange(region))
         clock += 1
-        locality.noteTouch(page, clock: clock)
+        locality.noteTouch(page)
         defer { history.note(page, clock: clock) }
         if let window = streams.missed(page, clock: clock, bounds: bounds, mostPages: mostPages, settled: settled) { return window }
         if let stride = history.trend(to: page, clock: clock), stride.magnitude == 1 || stride.magnitude >= locality.usefulPages {
             return streams.begin(page, stride: stride, clock: clock, bounds: bounds, mostPages: mostPages, settled: settled)
         }
-        return PlannedWindow(pages: locality.block(around: page, clock: clock, bounds: bounds, mostPages: mostPages, settled: settled))
+        return PlannedWindow(pages: locality.block(around: page, bounds: bounds, mostPages: mostPages, settled: settled))
     }
 
     /// A thread touched session page `page`, which was here and not visible: held, or a page of zeros.
@@ -66,7 +67,7 @@ public struct WindowPlanner: ~Copyable, Sendable {
     public mutating func touched(_ page: Int, settled: borrowing PageBitmap) -> PlannedWindow? {
         guard policy.shape == .adaptive else { return nil }
         clock += 1
-        locality.noteTouch(page, clock: clock)
+        locality.noteTouch(page)
         defer { history.note(page, clock: clock) }
         let region = layout.region(ofSessionPage: page)
         let mostPages = policy.windowBytes >> layout[region].pageSize.shift

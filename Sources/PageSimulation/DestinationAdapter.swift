@@ -128,6 +128,7 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
         if bug != .resolvesParkedCopies, isParkedInSlab(region, page) { return }
         if isRefused() { return park(.resolve(region, page)) }
         let number = layout.sessionPage(region, page)
+        if bug == .leavesHeldFaults, guest.holds(number) { return }
         guest.resolve(number)
         noteShown(number)
     }
