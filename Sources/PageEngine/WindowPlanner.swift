@@ -48,7 +48,7 @@ public struct WindowPlanner: ~Copyable, Sendable {
             let index = layout.range(region, sessionPages: page..<(page + 1)).first
             return PlannedWindow(pages: layout.sessionPages(policy.window(around: index, in: region, of: layout)))
         }
-        let mostPages = policy.windowBytes >> layout[region].pageSize.shift
+        let mostPages = policy.windowBytes >> layout.pageShift(region)
         guard mostPages > 1 else { return PlannedWindow(pages: page..<(page + 1)) }
         let bounds = layout.sessionPages(layout.wholeRange(region))
         clock += 1
@@ -70,7 +70,7 @@ public struct WindowPlanner: ~Copyable, Sendable {
         locality.noteTouch(page)
         defer { history.note(page, clock: clock) }
         let region = layout.region(ofSessionPage: page)
-        let mostPages = policy.windowBytes >> layout[region].pageSize.shift
+        let mostPages = policy.windowBytes >> layout.pageShift(region)
         guard mostPages > 1 else { return nil }
         return streams.touched(
             page, clock: clock, bounds: layout.sessionPages(layout.wholeRange(region)), mostPages: mostPages, settled: settled)
