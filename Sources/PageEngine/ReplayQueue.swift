@@ -2,10 +2,10 @@ import PageCore
 
 /// Pages that an earlier run needed, to be pulled before this one asks: in the order of the trace, a few at a time.
 struct ReplayQueue: Sendable {
-    /// Bytes asked for and not here yet: what a demand may have in front of it on the link.
-    private static let mostBytes = 128 << 10
+    /// Bytes asked for and not here yet. They wait at the source, behind every demand; its urgent lane takes fewer at a time.
+    private static let mostBytes = 256 << 10
     /// Runs asked for and not here yet: fewer than a source keeps.
-    private static let mostRuns = 32
+    private static let mostRuns = 56
     /// Within so many pages the order of a trace does not matter: neighbours are asked for together.
     private static let sortedPages = 256
     private static let runPages = 16

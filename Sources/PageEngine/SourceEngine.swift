@@ -24,8 +24,8 @@ public struct SourceEngine: ~Copyable {
         public var demandQueueLength = 1024
         /// Windows waiting behind demands. When more come the oldest are given up: the push brings their pages, or a fault.
         public var windowQueueLength = 64
-        /// The same of what is wanted ahead of any demand.
-        public var prefetchQueueLength = 64
+        /// The same of what is wanted ahead of any demand: more than a destination asks for at a time.
+        public var prefetchQueueLength = 256
 
         public init() {}
     }

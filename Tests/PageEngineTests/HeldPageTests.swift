@@ -130,7 +130,7 @@ import Testing
             engine.retry(&sink)
             if sink.prefetches.isEmpty { break }
             let bytes = sink.prefetches.reduce(0) { $0 + $1.window.count << 12 }
-            #expect(bytes <= 192 << 10 && sink.prefetches.count <= 32)
+            #expect(bytes <= 320 << 10 && sink.prefetches.count <= 56)
             for prefetch in sink.prefetches {
                 #expect(prefetch.stride == 0)
                 let pages = prefetch.window.first..<prefetch.window.end
