@@ -93,6 +93,8 @@ struct DestinationCommand: ParsableCommand {
         configuration.bulkLanes = bulkLanes
         configuration.transport = transport
         configuration.push = push
+        // A file that is no trace is told of before anybody is bothered.
+        if let replayTrace { _ = try TraceFile.read(replayTrace) }
         let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: connect) }
         let connector = try attempt { () throws(SessionError) in
             try DestinationConnector(to: address, configuration: configuration)

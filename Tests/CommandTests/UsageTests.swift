@@ -111,6 +111,20 @@ import Testing
             says: ["--window"], in: scratch)
     }
 
+    @Test func replayedFileIsNoTrace() throws {
+        let path = try scratch.memoryFile(bytes: 5000)
+        try expectRefusal(
+            ["destination", "--connect", "127.0.0.1:1", "--handoff", scratch.file("handoff"), "--replay-trace", path], code: 65,
+            says: [path, "no trace", "--record-trace"], in: scratch)
+    }
+
+    @Test func replayedFileIsMissing() throws {
+        let path = scratch.file("absent")
+        try expectRefusal(
+            ["destination", "--connect", "127.0.0.1:1", "--handoff", scratch.file("handoff"), "--replay-trace", path], code: 66,
+            says: [path, "cannot read the trace"], in: scratch)
+    }
+
     @Test func connectionRefused() throws {
         let port: UInt16
         do { port = try HeldPort().port }
