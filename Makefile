@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate demo demo-memory demo-record bench compare bench-link bench-rdma bench-micro lint clean
+.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate demo demo-memory demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -84,8 +84,13 @@ bench-micro: packages ## what each step of the engine costs on the processor, ch
 	cd Benchmarks && swift package --disable-sandbox benchmark --no-progress
 	cd Benchmarks && swift package --disable-sandbox benchmark thresholds check --no-progress
 
+traces: guest-packages ## record anew which pages the loads of a guest touch after a migration, in perf/traces
+	scripts/build-release
+	perf/guest/make-guest
+	perf/traces/record
+
 lint: ## formatting and the rules of the source tree
 	swift format lint --recursive --strict Sources Tests Package.swift
 
 clean: ## remove what was built and cached
-	rm -rf .build perf/guest/cache perf/guest/out perf/rxe/cache*
+	rm -rf .build perf/guest/cache perf/guest/out perf/rxe/cache* perf/traces/cache

@@ -67,8 +67,8 @@ let package = Package(
         .target(
             name: "Benchmarking",
             dependencies: [
-                "CShims", "PageCore", "PageEngine", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault", "Verbs",
-                "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "Verbs", "PageSimulation", "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
         ),
@@ -99,10 +99,10 @@ let package = Package(
         .testTarget(name: "VerbsTests", dependencies: ["Verbs"], swiftSettings: tests),
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "HandoffTests", dependencies: ["Handoff", "CShims"], swiftSettings: tests),
-        .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation"], swiftSettings: tests),
+        .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation", "PageEngine", "PageWire"], swiftSettings: tests),
         .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff", "Verbs", "VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration"], swiftSettings: tests),
-        .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking"], swiftSettings: tests),
+        .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking", "PageEngine", "PageSimulation"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
         .testTarget(name: "CommandTests", dependencies: ["Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs"], swiftSettings: tests),
     ],

@@ -41,8 +41,8 @@ extension DestinationEngine {
         if settled.count(in: pages) == 0 {
             settled.insert(pages)
             counts.add(range.count, header.reason)
-            demanded.remove(pages)
             install(range, reception, lane, &sink)
+            demanded.remove(pages)
             return
         }
         arrivedInPieces(reception, header.reason, lane, &sink)
@@ -67,24 +67,43 @@ extension DestinationEngine {
             } else {
                 settled.insert(from..<end)
                 counts.add(piece.count, reason)
-                demanded.remove(from..<end)
                 install(piece, reception, lane, &sink)
+                demanded.remove(from..<end)
             }
             from = end
         }
     }
 
-    private func install<Sink: DestinationSink & ~Copyable>(
+    private mutating func install<Sink: DestinationSink & ~Copyable>(
         _ piece: PageRange, _ reception: Reception, _ lane: Int, _ sink: inout Sink
     ) {
         switch reception.placement {
         case .direct:
-            sink.install(piece)
+            installUnheld(piece, &sink)
         case .slab:
             let offset = layout.byteCount(piece.region, pages: piece.first - reception.range.first)
             sink.installFromSlab(piece, lane: lane, byteOffset: offset)
         case .discard:
             preconditionFailure("a discarded frame holds no page that is wanted")
+        }
+    }
+
+    /// Makes pages visible, all but those whose touch the planner wants to hear of: their bytes stay in mapping B, and the fault
+    /// of whoever touches them is answered here, without the wire.
+    private mutating func installUnheld<Sink: DestinationSink & ~Copyable>(_ piece: PageRange, _ sink: inout Sink) {
+        let pages = layout.sessionPages(piece)
+        var from = pages.lowerBound
+        while from < pages.upperBound {
+            var search = from..<pages.upperBound
+            var held = planner.firstHeld(in: search)
+            // A thread waits for it already: nothing is to be learned from its touch.
+            while let page = held, demanded.contains(page) {
+                search = (page + 1)..<pages.upperBound
+                held = planner.firstHeld(in: search)
+            }
+            let end = held ?? pages.upperBound
+            if end > from { sink.install(layout.range(piece.region, sessionPages: from..<end)) }
+            from = end + (held == nil ? 0 : 1)
         }
     }
 

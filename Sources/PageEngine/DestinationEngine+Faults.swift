@@ -15,11 +15,23 @@ extension DestinationEngine {
                 demanded.insert(number)
             } else {
                 sink.resolve(region, page)
+                if let prefetch = planner.touched(number, settled: settled) { ask(prefetch, &sink) }
             }
             return
         }
         guard demanded.insert(number) else { return }
-        if !sink.request(window(region, page), demanded: page) { refusedRequests.insert(number) }
+        missCount += 1
+        let window = planner.missed(number, settled: settled)
+        if !sink.request(layout.range(region, sessionPages: window.pages), demanded: page, stride: window.stride) {
+            refusedRequests.insert(number)
+        }
+    }
+
+    /// Asks for pages nobody waits for; a newer wish takes the place of one that found no room.
+    mutating func ask<Sink: DestinationSink & ~Copyable>(_ window: PlannedWindow, _ sink: inout Sink) {
+        let region = layout.region(ofSessionPage: window.pages.lowerBound)
+        let isQueued = sink.prefetch(layout.range(region, sessionPages: window.pages), stride: window.stride)
+        refusedPrefetch = isQueued ? nil : window
     }
 
     /// Asks once more for every page that threads wait for, after a link was lost. Asking twice is harmless, the source
@@ -41,14 +53,11 @@ extension DestinationEngine {
             if demanded.contains(number), !settled.contains(number) {
                 let region = layout.region(ofSessionPage: number)
                 let page = layout.range(region, sessionPages: number..<(number + 1)).first
-                guard sink.request(window(region, page), demanded: page) else { return }
+                // Its window was planned when it was first wanted; by now only the page itself is sure to be.
+                guard sink.request(PageRange(region: region, first: page, count: 1), demanded: page, stride: 0) else { return }
             }
             refusedRequests.remove(number)
         }
-    }
-
-    private func window(_ region: RegionIndex, _ page: PageIndex) -> PageRange {
-        configuration.window.window(around: page, in: region, of: layout)
     }
 
     /// Whether a settled page lies where a lane is receiving straight into mapping B. Only a page given up after its

@@ -56,11 +56,20 @@ public struct DestinationEngine: ~Copyable {
     public internal(set) var counts = PageCounts()
     /// Faults seen, those on pages already here included.
     public internal(set) var faultCount = 0
+    /// Faults on pages that were not here: the thread waits for the wire.
+    public internal(set) var missCount = 0
+    /// What to fetch around faults.
+    var planner: WindowPlanner
+    /// A prefetch that found no room, to be asked for at `retry`.
+    var refusedPrefetch: PlannedWindow?
+    /// Pages an earlier run needed.
+    var replays = ReplayQueue()
 
     public init(layout: RegionLayout, configuration: Configuration) {
         precondition(configuration.receivesInPlace.count == layout.count, "one placement a region")
         self.layout = layout
         self.configuration = configuration
+        planner = WindowPlanner(layout: layout, policy: configuration.window)
         settled = PageBitmap(pageCount: layout.totalPages)
         demanded = PageBitmap(pageCount: layout.totalPages)
         refusedRequests = PageBitmap(pageCount: layout.totalPages)
@@ -93,6 +102,8 @@ public struct DestinationEngine: ~Copyable {
     /// Does what could not be done when it fell due, and grants credit. Call once a turn, before the transport is flushed.
     public mutating func retry<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
         if refusedRequests.setCount > 0 { repeatRefusedRequests(&sink) }
+        if let prefetch = refusedPrefetch { ask(prefetch, &sink) }
+        if !replays.isFinished { askForReplay(&sink) }
         let dueBytes = creditWindowBytes - creditOutstandingBytes
         if dueBytes > 0, dueBytes >= leastGrantBytes ?? creditWindowBytes / 4 || isComplete {
             if sink.grantCredit(bytes: dueBytes) { creditOutstandingBytes += dueBytes }

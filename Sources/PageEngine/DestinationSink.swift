@@ -4,8 +4,11 @@ import PageCore
 ///
 /// Calls that answer false could not be queued now; the engine keeps the duty and asks again at `retry`.
 public protocol DestinationSink: ~Copyable {
-    /// Ask the source for a page a thread waits for, and for the window around it (the page included).
-    mutating func request(_ window: PageRange, demanded: PageIndex) -> Bool
+    /// Ask the source for a page a thread waits for, and for its window: the range around it (the page included), or with a
+    /// stride every so manyth page of the range ahead of it.
+    mutating func request(_ window: PageRange, demanded: PageIndex, stride: Int) -> Bool
+    /// Ask the source for pages nobody waits for yet: a range, or every `stride`th page of it.
+    mutating func prefetch(_ window: PageRange, stride: Int) -> Bool
     /// The bytes of the range lie complete in mapping B: make the pages visible and wake who waits for them.
     mutating func install(_ range: PageRange)
     /// The bytes of the range lie in the lane's slab from `byteOffset`: copy or move them in, and wake who waits.

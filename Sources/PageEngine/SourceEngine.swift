@@ -22,8 +22,10 @@ public struct SourceEngine: ~Copyable {
         public var windowFrameBytes = 64 << 10
         /// Demands kept in order of arrival; more are kept without their order.
         public var demandQueueLength = 1024
-        /// Windows waiting behind demands. When more come the oldest are given up: the push brings their pages.
+        /// Windows waiting behind demands. When more come the oldest are given up: the push brings their pages, or a fault.
         public var windowQueueLength = 64
+        /// The same of what is wanted ahead of any demand: more than a destination asks for at a time.
+        public var prefetchQueueLength = 256
 
         public init() {}
     }
@@ -31,6 +33,7 @@ public struct SourceEngine: ~Copyable {
     private struct Demand: Sendable {
         var number: Int
         var window: PageRange
+        var stride: Int
     }
 
     public let layout: RegionLayout
@@ -38,7 +41,8 @@ public struct SourceEngine: ~Copyable {
     /// Pages that have left, or need not leave, by session page number.
     private var sent: PageBitmap
     private var demands: BoundedQueue<Demand>
-    private var windows: BoundedQueue<PageRange>
+    private var windows: BoundedQueue<SourceWindow>
+    private var prefetches: BoundedQueue<SourceWindow>
     /// Demands that found their queue full, by session page number.
     private var overflowed: PageBitmap
     /// Whether those without order are next. They and the queue take turns, so that neither starves the other.
@@ -64,6 +68,7 @@ public struct SourceEngine: ~Copyable {
         overflowed = PageBitmap(pageCount: layout.totalPages)
         demands = BoundedQueue(capacity: configuration.demandQueueLength)
         windows = BoundedQueue(capacity: configuration.windowQueueLength)
+        prefetches = BoundedQueue(capacity: configuration.prefetchQueueLength)
     }
 
     /// From now on the memory is final: requests are answered and the push begins.
@@ -80,15 +85,24 @@ public struct SourceEngine: ~Copyable {
 
     // MARK: Events
 
-    /// A thread at the destination waits for page `demanded`; `window` holds it and is worth sending too.
-    public mutating func request(window: PageRange, demanded: PageIndex) throws(EngineViolation) {
+    /// A thread at the destination waits for page `demanded`; `window` holds it and is worth sending too, or, with a stride,
+    /// every so manyth page of it ahead of the demanded one.
+    public mutating func request(window: PageRange, demanded: PageIndex, stride: Int = 0) throws(EngineViolation) {
         guard Int(window.region) < layout.count, layout.contains(window), window.contains(demanded) else {
             throw .outsideRegions(window)
         }
         requestCount += 1
         let number = layout.sessionPage(window.region, demanded)
-        if sent.contains(number) { return }
-        if !demands.append(Demand(number: number, window: window)) { overflowed.insert(number) }
+        // Its window is not on its way yet when the page itself came with an earlier one.
+        if sent.contains(number) { return rememberWindow(window, stride, behind: number) }
+        if !demands.append(Demand(number: number, window: window, stride: stride)) { overflowed.insert(number) }
+    }
+
+    /// Nobody waits for `window` yet, or for every `stride`th page of it, but somebody will soon.
+    public mutating func prefetch(_ window: PageRange, stride: Int = 0) throws(EngineViolation) {
+        guard Int(window.region) < layout.count, layout.contains(window) else { throw .outsideRegions(window) }
+        if prefetches.isFull { prefetches.popFirst() }
+        _ = prefetches.append(SourceWindow(region: window.region, pages: layout.sessionPages(window), stride: stride))
     }
 
     /// Pages need not leave any more, for a reason of the owner's.
@@ -115,7 +129,7 @@ public struct SourceEngine: ~Copyable {
         guard isStarted else { return nil }
         while let demand = nextDemand() {
             if sent.contains(demand.number) { continue }
-            rememberWindow(demand.window)
+            rememberWindow(demand.window, demand.stride, behind: demand.number)
             let region = demand.window.region
             let page = layout.range(region, sessionPages: demand.number..<(demand.number + 1))
             return send(page, .demand, mostScanned: 1, &content)
@@ -172,15 +186,16 @@ public struct SourceEngine: ~Copyable {
         overflowed.remove(number)
         overflowCursor = number
         let region = layout.region(ofSessionPage: number)
-        return Demand(number: number, window: layout.range(region, sessionPages: number..<(number + 1)))
+        return Demand(number: number, window: layout.range(region, sessionPages: number..<(number + 1)), stride: 0)
     }
 
     /// Queues the window behind all demands, and lets the push go on where it ends.
-    private mutating func rememberWindow(_ window: PageRange) {
+    private mutating func rememberWindow(_ window: PageRange, _ stride: Int, behind number: Int) {
         moveCursor(behind: window)
         guard window.count > 1 else { return }
         if windows.isFull { windows.popFirst() }
-        _ = windows.append(window)
+        _ = windows.append(
+            SourceWindow(region: window.region, pages: layout.sessionPages(window), stride: stride, behind: number))
     }
 
     private mutating func moveCursor(behind range: PageRange) {
@@ -189,12 +204,25 @@ public struct SourceEngine: ~Copyable {
     }
 
     private mutating func nextOfWindows<Content: ContentClassifier & ~Copyable>(_ content: inout Content) -> SourceCommand? {
-        while let window = windows.first {
-            let most = max(1, configuration.windowFrameBytes >> layout.pageShift(window.region))
-            if let run = sent.firstClearRun(in: layout.sessionPages(window), most: most) {
-                return send(layout.range(window.region, sessionPages: run), .window, mostScanned: most, &content)
+        let frameBytes = configuration.windowFrameBytes
+        let next =
+            Self.next(of: &windows, notIn: sent, layout, frameBytes: frameBytes)
+            ?? Self.next(of: &prefetches, notIn: sent, layout, frameBytes: frameBytes)
+        guard let (region, run) = next else { return nil }
+        return send(layout.range(region, sessionPages: run), .window, mostScanned: run.count, &content)
+    }
+
+    /// The next run of the oldest window that has something left.
+    private static func next(
+        of queue: inout BoundedQueue<SourceWindow>, notIn sent: borrowing PageBitmap, _ layout: RegionLayout, frameBytes: Int
+    ) -> (RegionIndex, Range<Int>)? {
+        while var window = queue.first {
+            let most = max(1, frameBytes >> layout.pageShift(window.region))
+            if let run = window.next(notIn: sent, most: most) {
+                queue.replaceFirst(with: window)
+                return (window.region, run)
             }
-            windows.popFirst()
+            queue.popFirst()
         }
         return nil
     }

@@ -47,10 +47,17 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
     var nextOutgoing: FrameHeader? { outgoing.first }
     mutating func outgoingSent() { outgoing.popFirst() }
 
-    mutating func request(_ window: PageRange, demanded: PageIndex) -> Bool {
+    mutating func request(_ window: PageRange, demanded: PageIndex, stride: Int) -> Bool {
         var header = FrameHeader(.request, range: window)
         header.argument = UInt64(demanded)
+        header.stride = stride
         return outgoing.append(header) || bug == .losesDemands
+    }
+
+    mutating func prefetch(_ window: PageRange, stride: Int) -> Bool {
+        var header = FrameHeader(.prefetch, range: window)
+        header.stride = stride
+        return outgoing.append(header)
     }
 
     mutating func grantCredit(bytes: Int) -> Bool {
@@ -121,6 +128,7 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
         if bug != .resolvesParkedCopies, isParkedInSlab(region, page) { return }
         if isRefused() { return park(.resolve(region, page)) }
         let number = layout.sessionPage(region, page)
+        if bug == .leavesHeldFaults, guest.holds(number) { return }
         guest.resolve(number)
         noteShown(number)
     }

@@ -39,9 +39,10 @@ struct DestinationSide: ~Copyable {
     init(_ scenario: borrowing Scenario, words: ContiguousArray<UInt64>, bug: SeededBug?, seed: UInt64) {
         layout = scenario.layout
         var configuration = DestinationEngine.Configuration(receivesInPlace: scenario.receivesInPlace, laneCount: scenario.laneCount)
-        configuration.window = WindowPolicy(windowBytes: scenario.windowBytes)
+        configuration.window = scenario.window
         configuration.creditBytes = scenario.creditBytes
         engine = DestinationEngine(layout: scenario.layout, configuration: configuration)
+        engine.replay(scenario.replayed)
         memory = DestinationAdapter(scenario, words: words, bug: bug, seed: seed)
         self.bug = bug
         readsFaultsFirst = scenario.readsFaultsFirst

@@ -107,6 +107,9 @@ struct GuestMemory: ~Copyable {
     /// The engine hears that pages are given up which had not come.
     mutating func giveUp(_ page: Int) { isGivenUp.insert(page) }
 
+    /// Whether a page's bytes are here, and the guest does not see them.
+    func holds(_ page: Int) -> Bool { filled[page] > 0 && !isMapped.contains(page) }
+
     // MARK: By the guest
 
     /// The guest touches a page.

@@ -27,7 +27,9 @@ struct Scenario {
     let source: SourceEngine.Configuration
     let mostWindowBytesPending: Int
     let mostBulkBytesPending: Int
-    let windowBytes: Int
+    let window: WindowPolicy
+    /// Session pages an earlier run needed, pulled first; empty where nothing is replayed.
+    let replayed: [Range<Int>]
     let creditBytes: Int
     let outgoingLength: Int
 
@@ -82,10 +84,11 @@ struct Scenario {
         source.windowFrameBytes = 4096 << random.next(below: 5)
         source.demandQueueLength = 1 + random.next(below: 6)
         source.windowQueueLength = 1 + random.next(below: 6)
+        source.prefetchQueueLength = source.windowQueueLength
         self.source = source
         mostWindowBytesPending = 8192 << random.next(below: 4)
         mostBulkBytesPending = 8192 << random.next(below: 6)
-        windowBytes = 4096 << random.next(below: 6)
+        let windowBytes = 4096 << random.next(below: 6)
         creditBytes = 4096 << random.next(below: 9)
         outgoingLength = 2 + random.next(below: random.chance(percent: 50) ? 3 : 60)
 
@@ -106,6 +109,15 @@ struct Scenario {
         bytesConsumedATurn = chunkBytes * (1 + random.next(below: 16))
         guestStopNanoseconds = random.next(below: 4 * latencyNanoseconds)
         breakNanoseconds = random.chance(percent: 6) ? guestStopNanoseconds + random.next(below: 2 * transferNanoseconds) : nil
+        window = random.chance(percent: 60) ? .adaptive(mostBytes: 8 * windowBytes) : WindowPolicy(windowBytes: windowBytes)
+        replayed = random.chance(percent: 25) ? Self.trace(layout, &random) : []
+    }
+
+    private static func trace(_ layout: RegionLayout, _ random: inout SeededRandom) -> [Range<Int>] {
+        (0..<(1 + random.next(below: 40))).map { _ in
+            let first = random.next(below: layout.totalPages)
+            return first..<min(layout.totalPages, first + 1 + random.next(below: 40))
+        }
     }
 
     private static func regions(_ random: inout SeededRandom) -> [RegionDescription] {

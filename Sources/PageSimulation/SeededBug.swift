@@ -19,6 +19,8 @@ public enum SeededBug: String, Sendable, Hashable, CaseIterable {
     case leavesZeroFaults
     /// A page whose copy the kernel refused is resolved to zeros.
     case resolvesParkedCopies
+    /// Threads that touch a page which is here and was held are not answered.
+    case leavesHeldFaults
     /// What the kernel refused is forgotten.
     case forgetsParked
     /// Removals that find the queue full are taken for told.

@@ -71,9 +71,11 @@ struct SourceSide: ~Copyable {
     private mutating func handle(_ header: FrameHeader) throws(EngineViolation) {
         switch header.kind {
         case .request:
-            try engine.request(window: header.range, demanded: PageIndex(header.argument))
+            try engine.request(window: header.range, demanded: PageIndex(header.argument), stride: header.stride)
             let page = layout.sessionPage(header.region, PageIndex(header.argument))
             if !hasCrossed.contains(page), !isGivenUp.contains(page) { isOutstanding.insert(page) }
+        case .prefetch:
+            try engine.prefetch(header.range, stride: header.stride)
         case .credit:
             try engine.credit(bytes: header.argument)
             creditBytes += Int(header.argument)

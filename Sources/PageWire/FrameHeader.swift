@@ -24,12 +24,15 @@ public enum FrameKind: UInt8, Sendable, Hashable, CaseIterable {
     /// Destination to source: the guest runs here.
     case resumed = 13
 
-    /// Destination to source: a thread waits for page `argument`; the range around it is its window.
+    /// Destination to source: a thread waits for page `argument`; the range around it is its window, `stride` says which
+    /// pages of it.
     case request = 16
     /// Source to destination: the bytes of a range follow as the payload.
     case pages = 17
     /// Source to destination: the range reads as zero; nothing follows.
     case zeroPages = 18
+    /// Destination to source: nobody waits, but the range will be needed soon, or every `stride`th page of it.
+    case prefetch = 19
     /// Destination to source: `argument` more bytes of bulk payload may be sent.
     case credit = 20
     /// Destination to source: the guest gave the range up; its bytes are no longer wanted.
@@ -74,7 +77,7 @@ public enum PageReason: UInt8, Sendable, Hashable, CaseIterable {
 /// | 4 | 4 | payload length in bytes |
 /// | 8 | 8 | first page |
 /// | 16 | 4 | number of pages |
-/// | 20 | 4 | lane-local sequence number of a request, echoed by its answer; else 0 |
+/// | 20 | 4 | stride of a `request` or `prefetch`, signed; sequence of a `grant`; else 0 |
 /// | 24 | 8 | argument: its meaning depends on the kind |
 public struct FrameHeader: Sendable, Hashable {
     /// The length of a header in bytes.
@@ -117,6 +120,13 @@ public struct FrameHeader: Sendable, Hashable {
         self.init(
             kind, reason: reason, region: range.region, payloadBytes: payloadBytes,
             firstPage: range.first, pageCount: range.count, sequence: sequence)
+    }
+
+    /// Of a `request` or `prefetch`, which pages of the range are wanted: 0 all of them; otherwise one in so many, counted
+    /// from the demanded page (of a prefetch: from the end of the range where it begins), upwards or, negative, downwards.
+    @inlinable public var stride: Int {
+        get { Int(Int32(bitPattern: sequence)) }
+        set { sequence = UInt32(bitPattern: Int32(newValue)) }
     }
 
     /// The range of pages this header speaks of.

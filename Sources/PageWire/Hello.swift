@@ -41,7 +41,7 @@ public struct Hello: Sendable, Hashable {
     /// "PAGEFERY" read as a little-endian number.
     public static let magic: UInt64 = 0x5952_4546_4547_4150
     /// The versions this build speaks.
-    public static let supportedVersions: ClosedRange<UInt16> = 1...1
+    public static let supportedVersions: ClosedRange<UInt16> = 2...2
     /// The most lanes a session may have, the urgent one included.
     public static let mostLanes = 16
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Benchmarking
+import Foundation
 import Glibc
 
 extension BenchmarkName: ExpressibleByArgument {}
@@ -30,6 +31,9 @@ struct BenchCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The device of `bench rdma`; the first with an IPv4 address by default.", valueName: "name"))
     var device: String?
 
+    @Option(help: ArgumentHelp("Where `bench pattern` finds recorded traces; perf/traces by default, if there is one.", valueName: "directory"))
+    var traces: String?
+
     @Option(help: ArgumentHelp("Source revision for the report's header.", valueName: "text"))
     var revision: String?
 
@@ -52,6 +56,7 @@ struct BenchCommand: ParsableCommand {
             var context = BenchmarkContext(executablePath: Executable.path)
             context.rounds = rounds
             context.device = device
+            context.tracesPath = traces ?? (FileManager.default.fileExists(atPath: "perf/traces") ? "perf/traces" : nil)
             context.allocationProbePath = Executable.companion("libpageferry-allocation-probe.so")
             context.progress = { Console.progress($0) }
             for name in chosen {

@@ -32,11 +32,20 @@ struct DestinationCommand: ParsableCommand {
     @Option(help: "Bulk lanes wanted beside the urgent lane.")
     var bulkLanes = 2
 
-    @Option(help: ArgumentHelp("Fetch this much around a demanded page.", valueName: "size"))
-    var window = SizeArgument(bytes: 64 << 10)
+    @Option(help: ArgumentHelp("Fetch this much around a demanded page: a size, or as much as the faults so far suggest.", valueName: "size|adaptive"))
+    var window = WindowArgument(policy: WindowPolicy(windowBytes: 64 << 10))
 
     @Option(help: ArgumentHelp("Bytes of pushed pages that may be on the way at once.", valueName: "size"))
     var credit: SizeArgument?
+
+    @Flag(help: "Fetch only what the guest needs, and what lies around it; the session lasts as long as the guest then.")
+    var noPush = false
+
+    @Option(help: ArgumentHelp("Write to this file which pages were needed, in order. Each touched page by itself: --window 4K --no-push.", valueName: "file"))
+    var recordTrace: String?
+
+    @Option(help: ArgumentHelp("Pull the pages of this recorded trace first.", valueName: "file"))
+    var replayTrace: String?
 
     @Flag(inversion: .prefixedNo, help: "Allocate the guest's memory before the switch, so that no page waits for it.")
     var prefault = true
@@ -62,7 +71,7 @@ struct DestinationCommand: ParsableCommand {
                 "give either a command that starts QEMU after `--`, or --handoff PATH to wait for memory from another process")
         }
         guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
-        guard (4096...(2 << 20)).contains(window.bytes) else { throw ValidationError("--window takes 4K to 2M") }
+        guard (4096...(2 << 20)).contains(window.policy.windowBytes) else { throw ValidationError("--window takes 4K to 2M") }
         if let credit, !((64 << 10)...(1 << 30)).contains(credit.bytes) { throw ValidationError("--credit takes 64K to 1G") }
         guard (0...1_000_000).contains(spin) else { throw ValidationError("--spin takes 0 to 1000000 microseconds") }
     }
@@ -84,12 +93,31 @@ struct DestinationCommand: ParsableCommand {
         configuration.bulkLanes = bulkLanes
         configuration.transport = transport
         configuration.push = push
+        // A file that is no trace is told of before anybody is bothered.
+        if let replayTrace { _ = try TraceFile.read(replayTrace) }
         let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: connect) }
         let connector = try attempt { () throws(SessionError) in
             try DestinationConnector(to: address, configuration: configuration)
         }
         if let fallback = connector.fallback { Console.info("using TCP: \(fallback)") }
+        do throws(CommandFailure) {
+            _ = try replayed(for: connector.layout)
+        } catch {
+            connector.refuse(.cancelled)
+            throw error
+        }
         return connector
+    }
+
+    /// The trace to replay, which must be of the memory that the source offers; nil when none is wanted.
+    private func replayed(for layout: RegionLayout) throws(CommandFailure) -> PageTrace? {
+        guard let replayTrace else { return nil }
+        let trace = try TraceFile.read(replayTrace)
+        guard trace.fits(layout) else {
+            throw CommandFailure(
+                "\(replayTrace): \(TraceError.otherMemory(traced: trace.regions, offered: PageTrace.regions(of: layout)))", .dataError)
+        }
+        return trace
     }
 
     /// Allocates guest memory for as long as a source waits patiently; the guest still runs there.
@@ -99,10 +127,19 @@ struct DestinationCommand: ParsableCommand {
         }
     }
 
-    var sessionConfiguration: DestinationSession.Configuration {
+    /// Writes what a session that is over leaves behind.
+    func report(_ session: DestinationSession, error: String?) throws(CommandFailure) {
+        if let json { try JSONFile.write(SessionReport(side: "destination", session.statistics.read(), error: error), to: json) }
+        if let recordTrace, let trace = session.trace { try TraceFile.write(trace, to: recordTrace) }
+    }
+
+    /// - Parameter layout: what the source offers.
+    func sessionConfiguration(for layout: RegionLayout) throws(CommandFailure) -> DestinationSession.Configuration {
         var configuration = DestinationSession.Configuration()
-        configuration.window = WindowPolicy(windowBytes: window.bytes)
-        configuration.creditBytes = credit?.bytes
+        configuration.window = window.policy
+        configuration.creditBytes = noPush ? 0 : credit?.bytes
+        configuration.recordsTrace = recordTrace != nil
+        configuration.replay = try replayed(for: layout)
         configuration.push = push
         configuration.spinNanoseconds = UInt64(spin) * 1_000
         return configuration

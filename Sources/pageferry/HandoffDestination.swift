@@ -36,7 +36,7 @@ struct HandoffDestination {
             throw CommandFailure(error)
         }
         let session = DestinationSession(
-            opened, regions: regions, machineState: nil, configuration: command.sessionConfiguration
+            opened, regions: regions, machineState: nil, configuration: try command.sessionConfiguration(for: opened.layout)
         ) { events.post(.notice($0)) }
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
         try finish(session, events)
@@ -71,9 +71,7 @@ struct HandoffDestination {
             case .notice(.ended(let reason)):
                 session.join()
                 let statistics = session.statistics.read()
-                if let json = command.json {
-                    try JSONFile.write(SessionReport(side: "destination", statistics, error: reason?.description), to: json)
-                }
+                try command.report(session, error: reason?.description)
                 if let reason {
                     throw CommandFailure(
                         "\(reason.description); \(statistics.missingPages) of \(statistics.totalPages) pages are missing, the process is frozen where it touches them",

@@ -77,16 +77,14 @@ struct QemuDestinationMigration {
         do throws(SessionError) { opened = try connector.accept(regions) } catch { throw CommandFailure(error) }
         let socket = try attempt { () throws(QemuError) in try qemu.beginIncoming() }
         let session = DestinationSession(
-            opened, regions: regions, machineState: socket, configuration: command.sessionConfiguration
+            opened, regions: regions, machineState: socket, configuration: try command.sessionConfiguration(for: opened.layout)
         ) { events.post(.notice($0)) }
         watchProcess(qemu, events)
         let loader = load(qemu, events)
         let failure = serve(session, qemu, loader, events, &isCommitted)
         session.join()
         let statistics = session.statistics.read()
-        if let json = command.json {
-            try JSONFile.write(SessionReport(side: "destination", statistics, error: failure?.text), to: json)
-        }
+        try command.report(session, error: failure?.text)
         if let failure {
             guard isCommitted else { throw failure }
             throw CommandFailure(

@@ -18,6 +18,8 @@ struct SessionReport: Codable {
     var removedPages: Int
     var contentBytes: Int
     var faults: Int
+    /// Those that waited for the wire; of the destination.
+    var networkFaults: Int
     var timedFaults: Int
     var faultP50Microseconds: Double
     var faultP99Microseconds: Double
@@ -40,6 +42,7 @@ struct SessionReport: Codable {
         removedPages = statistics.counts.removed
         contentBytes = statistics.counts.contentBytes
         faults = statistics.faults
+        networkFaults = statistics.networkFaults
         timedFaults = statistics.latency.count
         faultP50Microseconds = Double(statistics.latency.p50Nanoseconds) / 1_000
         faultP99Microseconds = Double(statistics.latency.p99Nanoseconds) / 1_000

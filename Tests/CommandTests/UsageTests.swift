@@ -105,6 +105,26 @@ import Testing
             says: [option[0], "takes"], in: scratch)
     }
 
+    @Test(arguments: ["1", "adaptively", "-4K", "4K4"]) func windowIsNone(_ window: String) throws {
+        try expectRefusal(
+            ["destination", "--connect", "127.0.0.1:1", "--handoff", scratch.file("handoff"), "--window=\(window)"], code: 64,
+            says: ["--window"], in: scratch)
+    }
+
+    @Test func replayedFileIsNoTrace() throws {
+        let path = try scratch.memoryFile(bytes: 5000)
+        try expectRefusal(
+            ["destination", "--connect", "127.0.0.1:1", "--handoff", scratch.file("handoff"), "--replay-trace", path], code: 65,
+            says: [path, "no trace", "--record-trace"], in: scratch)
+    }
+
+    @Test func replayedFileIsMissing() throws {
+        let path = scratch.file("absent")
+        try expectRefusal(
+            ["destination", "--connect", "127.0.0.1:1", "--handoff", scratch.file("handoff"), "--replay-trace", path], code: 66,
+            says: [path, "cannot read the trace"], in: scratch)
+    }
+
     @Test func connectionRefused() throws {
         let port: UInt16
         do { port = try HeldPort().port }

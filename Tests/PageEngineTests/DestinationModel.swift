@@ -50,7 +50,12 @@ struct DestinationModel: ~Copyable, DestinationSink {
 
     // MARK: What the engine wishes
 
-    mutating func request(_ window: PageRange, demanded: PageIndex) -> Bool {
+    mutating func prefetch(_ window: PageRange, stride: Int) -> Bool {
+        if !layout.contains(window) { complain("the prefetch \(window) leaves its region") }
+        return takeRoom()
+    }
+
+    mutating func request(_ window: PageRange, demanded: PageIndex, stride: Int) -> Bool {
         let page = layout.sessionPage(window.region, demanded)
         if !window.contains(demanded) { complain("the window \(window) lacks its page \(demanded)") }
         if !layout.contains(window) { complain("the window \(window) leaves its region") }

@@ -80,7 +80,10 @@ final class LocalDestination: Sendable {
     let session: DestinationSession
     private let notices: Mailbox<DestinationNotice>
 
-    init(_ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix) throws {
+    init(
+        _ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix,
+        configure: (inout DestinationSession.Configuration) -> Void = { _ in }
+    ) throws {
         let regions = try DestinationRegions([try guest.handOver()])
         if prefault { try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000) }
         var configuration = DestinationConnector.Configuration()
@@ -90,6 +93,7 @@ final class LocalDestination: Sendable {
         let opened = try DestinationConnector(to: address, configuration: configuration).accept(regions)
         var sessionConfiguration = DestinationSession.Configuration()
         sessionConfiguration.push = link.push
+        configure(&sessionConfiguration)
         let notices = Mailbox<DestinationNotice>()
         self.notices = notices
         session = DestinationSession(opened, regions: regions, machineState: nil, configuration: sessionConfiguration) { notices.post($0) }

@@ -6,6 +6,8 @@ public struct BenchmarkContext: Sendable {
     public var executablePath: String
     /// The library that counts allocations, loaded into a process of its own; nil when it was not found.
     public var allocationProbePath: String?
+    /// Where recorded traces lie; nil for none.
+    public var tracesPath: String?
     /// The RDMA device; nil takes the first with an IPv4 address.
     public var device: String?
     /// Measured rounds of each benchmark; a warm-up round comes before them.

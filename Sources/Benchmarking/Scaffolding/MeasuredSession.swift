@@ -1,19 +1,23 @@
 import PageCore
 import PageEngine
 import PageFerry
+import PageWire
 import StreamTransport
 import Synchronization
 
 /// The settings of a session that is measured.
 struct SessionSettings: Sendable {
     var mode = WaitMode.busy
-    var windowBytes = WindowPolicy().windowBytes
+    /// Blocks of one size around every fault; nil for adaptive windows.
+    var windowBytes: Int?
     /// Bytes of push in flight; 0 for no push.
     var creditBytes = DestinationSession.Configuration().creditBytes
     var bulkLanes = 2
     var transport = TransportChoice.tcp
     /// Over RDMA, who moves the pages nobody asked for.
     var push = PushMethod.read
+    /// Pulled before anybody asks.
+    var replay: PageTrace?
     var statisticsIntervalNanoseconds: UInt64 = 50_000_000
 }
 
@@ -33,7 +37,8 @@ final class MeasuredSession: Sendable {
         connection.transport = settings.transport
         connection.push = settings.push
         var configuration = DestinationSession.Configuration()
-        configuration.window = WindowPolicy(windowBytes: settings.windowBytes)
+        configuration.window = settings.windowBytes.map { WindowPolicy(windowBytes: $0) } ?? .adaptive()
+        configuration.replay = settings.replay
         configuration.creditBytes = settings.creditBytes
         configuration.push = settings.push
         configuration.spinNanoseconds = settings.mode.spinNanoseconds

@@ -39,7 +39,7 @@ struct AllocationBenchmark {
         try memory.rearm()
         let session = try MeasuredSession(
             to: source.address, regions: [try memory.handOver()],
-            SessionSettings(mode: .adaptive, windowBytes: PageSize.fourKiB.bytes, creditBytes: 0))
+            SessionSettings(mode: .adaptive, creditBytes: 0))
         let order = TouchOrder.random(pageCount: memory.guest.pageCount, count: Self.warmUpFaults + Self.faultCount, seed: 1)
         try FaultingThread(memory.pages, order: Array(order[..<Self.warmUpFaults])).join().check()
         let rest = Array(order[Self.warmUpFaults...])

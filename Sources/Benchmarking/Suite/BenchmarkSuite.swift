@@ -6,6 +6,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
     case fault
     case faultUnderPush = "fault-under-push"
     case push
+    case pattern
     case cpu
     case memory
     case scale
@@ -29,6 +30,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
             case .fault: try FaultBenchmark(context).run()
             case .faultUnderPush: try FaultUnderPushBenchmark(context).run()
             case .push: try PushBenchmark(context).run()
+            case .pattern: try PatternBenchmark(context).run()
             case .cpu: try ProcessorBenchmark(context).run()
             case .memory: try MemoryBenchmark(context).run()
             case .scale: try ScaleBenchmark(context).run()

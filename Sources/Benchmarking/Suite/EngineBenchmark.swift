@@ -79,7 +79,8 @@ private struct AllData: ContentClassifier {
 /// A destination whose wishes are always granted and never carried out.
 private struct CountingSink: DestinationSink {
     var installedPages = 0
-    mutating func request(_ window: PageRange, demanded: PageIndex) -> Bool { true }
+    mutating func request(_ window: PageRange, demanded: PageIndex, stride: Int) -> Bool { true }
+    mutating func prefetch(_ window: PageRange, stride: Int) -> Bool { true }
     mutating func install(_ range: PageRange) { installedPages += range.count }
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) { installedPages += range.count }
     mutating func resolve(_ region: RegionIndex, _ page: PageIndex) {}

@@ -54,7 +54,7 @@ struct FaultUnderPushBenchmark {
         }
         result.distributions = latencies.sorted { $0.key < $1.key }.map { Distribution($0.key, $0.value) }
         result.notes = [
-            "Only touches that waited are timed; the rate is that of all content until the last page. Default settings: window 64 KiB, adaptive waiting.",
+            "Only touches that waited are timed; the rate is that of all content until the last page. Default settings: adaptive windows and waiting.",
             "'unpaced' touches the next page as soon as it has the last: what it fetches is part of the rate.",
         ]
         return result

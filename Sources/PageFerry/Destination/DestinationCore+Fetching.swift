@@ -127,6 +127,7 @@ extension DestinationCore {
 
     private mutating func finish(_ slot: Int, _ piece: PageFetcher.Piece) {
         engine.arrived(piece.header, lane: slot, &memory)
+        recordNeed(piece.header)
         memory.fetcher!.finished(slot, lingers: memory.isSlabInUse(slot))
         noticeMemoryFailure()
     }

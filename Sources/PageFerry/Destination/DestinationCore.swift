@@ -29,6 +29,8 @@ struct DestinationCore: ~Copyable, TransportHandler {
     private(set) var lastPageNanoseconds: UInt64?
     /// Adapts the push to the link; nil where the credit is fixed, or nothing is pushed, or pages are fetched.
     var pacing: PushPacing?
+    /// What the guest needed so far, when that is recorded.
+    var trace: TraceRecorder?
     /// Whether the source has been told that every page is in: from then on it may hang up.
     var hasReported = false
 
@@ -194,6 +196,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
                 // Without a payload nothing was placed: doing it now says what is wrong with the frame.
                 if header.payloadBytes == 0 { _ = try engine.place(header, lane: Int(lane.rawValue)) }
                 engine.arrived(header, lane: Int(lane.rawValue), &memory)
+                recordNeed(header)
             case .zeroPages: try engine.zero(header.range, &memory)
             case .allSent: try engine.ended(lane: Int(lane.rawValue))
             default: control(header, lane)
@@ -202,6 +205,12 @@ struct DestinationCore: ~Copyable, TransportHandler {
             end(.violation(error))
         }
         noticeMemoryFailure()
+    }
+
+    /// Pages have come because the guest needed them, or their neighbours.
+    mutating func recordNeed(_ header: FrameHeader) {
+        guard trace != nil, header.reason != .push else { return }
+        trace!.record(engine.layout.sessionPages(header.range))
     }
 
     /// A source with RDMA announces, and sends no page.

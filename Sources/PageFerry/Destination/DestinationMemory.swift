@@ -127,16 +127,27 @@ struct DestinationMemory: ~Copyable, DestinationSink {
         if !outgoing.append(header) { fail(.linkLost("the source takes nothing any more")) }
     }
 
-    mutating func request(_ window: PageRange, demanded: PageIndex) -> Bool {
+    mutating func request(_ window: PageRange, demanded: PageIndex, stride: Int) -> Bool {
         if isFetching {
             // The range is the engine's own, so the planner has nothing to object to.
-            do throws(EngineViolation) { try fetcher!.planner.request(window: window, demanded: demanded) } catch {
+            do throws(EngineViolation) { try fetcher!.planner.request(window: window, demanded: demanded, stride: stride) } catch {
                 fail(.violation(error))
             }
             return true
         }
         var header = FrameHeader(.request, range: window)
         header.argument = UInt64(demanded)
+        header.stride = stride
+        return outgoing.append(header)
+    }
+
+    mutating func prefetch(_ window: PageRange, stride: Int) -> Bool {
+        if isFetching {
+            do throws(EngineViolation) { try fetcher!.planner.prefetch(window, stride: stride) } catch { fail(.violation(error)) }
+            return true
+        }
+        var header = FrameHeader(.prefetch, range: window)
+        header.stride = stride
         return outgoing.append(header)
     }
 

@@ -10,7 +10,7 @@ import VerbsTransport
 /// One source being pulled from: a thread of its own serves the faults of the regions handed over.
 public final class DestinationSession: Sendable {
     public struct Configuration: Sendable {
-        public var window = WindowPolicy()
+        public var window = WindowPolicy(windowBytes: 64 << 10)
         /// Bytes of pushed pages that may be on the way at once; 0 for no push at all, nil for what the link carries without a
         /// queue in front of demands (`PushPacer`).
         public var creditBytes: Int?
@@ -22,12 +22,19 @@ public final class DestinationSession: Sendable {
         public var receiveBytes = 128 << 10
         /// Over RDMA: who moves the pages nobody asked for.
         public var push = PushMethod.read
+        /// Whether to record which pages the guest needs, for `trace`.
+        public var recordsTrace = false
+        /// Pages an earlier run needed, pulled before anybody asks for them; of memory of this layout.
+        public var replay: PageTrace?
         /// How often `statistics` is brought up to date.
         public var statisticsIntervalNanoseconds: UInt64 = 50_000_000
 
         public init() {}
     }
 
+    /// The trace file's bytes, when one was recorded and the session is over.
+    public var trace: [UInt8]? { recorded.withLock { $0 } }
+    private let recorded = Mutex<[UInt8]?>(nil)
     private let notify: @Sendable (DestinationNotice) -> Void
     public let statistics = SharedStatistics()
     private let orders = Mailbox<DestinationOrder>()
@@ -123,9 +130,17 @@ public final class DestinationSession: Sendable {
                 core.engine.creditWindowBytes = pacing.windowBytes
                 core.pacing = pacing
             }
+            if let replay = configuration.replay {
+                precondition(replay.fits(opened.layout), "a trace that is replayed is of this memory")
+                core.engine.replay(replay.runs)
+            }
+            if configuration.recordsTrace { core.trace = TraceRecorder(layout: opened.layout) }
             var shard = DestinationShard(
                 core: core, transport: transport, statistics: statistics, configuration: configuration)
-            return shard.run()
+            let reason = shard.run()
+            let trace = shard.takeTrace()
+            recorded.withLock { $0 = trace }
+            return reason
         } catch {
             return error
         }

@@ -63,6 +63,9 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         return core.ending ?? nil
     }
 
+    /// What the guest needed, as a trace file's bytes; nil when it was not recorded. Call once, at the end.
+    mutating func takeTrace() -> [UInt8]? { core.trace.take()?.finish() }
+
     /// Work that the kernel refused has no event of its own, so its wake-up is a short time-out.
     private func waitPolicy() -> WaitPolicy {
         if core.memory.hasParked { return WaitPolicy(timeoutNanoseconds: 50_000) }
@@ -187,6 +190,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         snapshot.missingPages = core.engine.missingPages
         snapshot.counts = core.engine.counts
         snapshot.faults = core.engine.faultCount
+        snapshot.networkFaults = core.engine.missCount
         snapshot.waitingFaults = core.engine.waitingPages
         snapshot.latency = FaultLatency(core.memory.ledger.latencies)
         snapshot.guestStoppedNanoseconds = core.guestStoppedNanoseconds

@@ -115,7 +115,9 @@ struct SourceCore: ~Copyable, TransportHandler {
             case .request:
                 guard header.argument <= UInt64(RegionLayout.mostBytes) else { throw .outsideRegions(header.range) }
                 lastRequestNanoseconds = MonotonicClock.nowNanoseconds()
-                try engine.request(window: header.range, demanded: PageIndex(header.argument))
+                try engine.request(window: header.range, demanded: PageIndex(header.argument), stride: header.stride)
+            case .prefetch:
+                try engine.prefetch(header.range, stride: header.stride)
             case .credit:
                 try engine.credit(bytes: header.argument)
             case .removed:
@@ -132,7 +134,7 @@ struct SourceCore: ~Copyable, TransportHandler {
     private mutating func arrivedExposed(_ header: FrameHeader, _ lane: LaneIndex) throws(EngineViolation) {
         switch header.kind {
         case .grant: try grant(header, lane)
-        case .request, .credit, .removed: end(.unexpectedFrame(header.kind))
+        case .request, .prefetch, .credit, .removed: end(.unexpectedFrame(header.kind))
         default: control(header, lane)
         }
     }

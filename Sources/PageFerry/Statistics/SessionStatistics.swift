@@ -24,6 +24,8 @@ public struct SessionStatistics: Sendable {
     public var counts = PageCounts()
     /// Destination: faults read. Source: requests received.
     public var faults = 0
+    /// Destination: faults that waited for the wire; the others were on pages that had come, and were not visible yet.
+    public var networkFaults = 0
     /// Threads that wait for a page right now.
     public var waitingFaults = 0
     public var latency = FaultLatency()

@@ -1,0 +1,90 @@
+import PageCore
+import PageEngine
+import PageWire
+import Synchronization
+import Testing
+
+@testable import PageFerry
+
+/// Windows, traces and replays in whole sessions: faults from the kernel, nothing pushed.
+@Suite(.serialized, .enabled(if: sessionsArePossible)) struct WindowSessionTests {
+    /// Reads pages one after the other; ends the session, and tells what it saw.
+    private func read(
+        _ order: [Int], _ kind: GuestKind, _ link: Link, pages: Int, after isReady: (SessionStatistics) -> Bool = { _ in true },
+        configure: (inout DestinationSession.Configuration) -> Void
+    ) throws -> (statistics: SessionStatistics, trace: [UInt8]?) {
+        let source = try LocalSource(try makeImage(pages: pages), name: "windows", link: link)
+        defer { source.stop() }
+        let guest = try Guest(kind, pages: pages)
+        let destination = try LocalDestination(guest, from: source.address, link: link) { configuration in
+            configuration.creditBytes = 0
+            configuration.statisticsIntervalNanoseconds = 1_000_000
+            configure(&configuration)
+        }
+        #expect(poll { isReady(destination.session.statistics.read()) })
+        let wrong = guest.startReader(order)
+        let count = wrong.join()
+        destination.session.end(.cancelled)
+        _ = try destination.end()
+        guest.release()
+        #expect(count == 0, "every page read holds what the source has")
+        return (destination.session.statistics.read(), destination.session.trace)
+    }
+
+    @Test(arguments: Link.all, [GuestKind.shared, .anonymous])
+    func aThreadThatReadsOnSeldomWaits(_ link: Link, _ kind: GuestKind) throws {
+        let pages = 8_192
+        for order in [Array(0..<pages), (0..<pages).reversed(), Array(stride(from: 3, to: pages, by: 5))] {
+            let (statistics, _) = try read(order, kind, link, pages: pages) { _ in }
+            let counts = statistics.counts
+            #expect(counts.push == 0, "\(counts)")
+            // However late its windows come, it waits for whole frames of sixteen pages or, with a stride, for its first ones.
+            #expect(statistics.networkFaults < order.count / 4, "\(statistics.networkFaults) of \(order.count)")
+        }
+    }
+
+    @Test(arguments: Link.all) func aTraceTellsEveryPageInOrderAndItsReplaySparesTheFaults(_ link: Link) throws {
+        let pages = 4_096
+        var random = SeededRandom(seed: 11)
+        let order = Array((0..<pages).shuffled(using: &random)[..<1_000])
+        let first = try read(order, .shared, link, pages: pages) { configuration in
+            configuration.window = WindowPolicy(windowBytes: 4096)
+            configuration.recordsTrace = true
+        }
+        let trace = try PageTrace(decoding: try #require(first.trace))
+        let expected = order.filter { !Content.isZero($0) }
+        let recorded = trace.runs.flatMap { Array($0) }
+        // Over RDMA a page of zeros may be read before the source has told of it.
+        #expect(recorded.filter { !Content.isZero($0) } == expected)
+        let second = try read(order, .shared, link, pages: pages, after: { $0.counts.window >= recorded.count }) { configuration in
+            configuration.replay = trace
+        }
+        #expect(second.statistics.counts.demand == 0, "\(second.statistics.counts)")
+        #expect(second.trace == nil)
+    }
+}
+
+extension Guest {
+    /// A thread that compares these pages, in this order.
+    func startReader(_ order: [Int]) -> SequentialReader { SequentialReader(self, order) }
+}
+
+final class SequentialReader: Sendable {
+    private let wrong: Mutex<Int> = Mutex(0)
+    private let thread: Mutex<DedicatedThread?> = Mutex(nil)
+
+    init(_ guest: Guest, _ order: [Int]) {
+        thread.withLock { thread in
+            thread = DedicatedThread(name: "reader") { [self] in
+                let count = order.count { !guest.words.isRight($0) }
+                wrong.withLock { $0 = count }
+            }
+        }
+    }
+
+    /// - Returns: pages that did not hold what they must.
+    func join() -> Int {
+        thread.withLock { $0.take() }?.join()
+        return wrong.withLock { $0 }
+    }
+}
