@@ -50,8 +50,7 @@ struct DestinationCommand: ParsableCommand {
     @Flag(inversion: .prefixedNo, help: "Allocate the guest's memory before the switch, so that no page waits for it.")
     var prefault = true
 
-    @Option(help: ArgumentHelp("Spin this long for the next event before sleeping.", valueName: "microseconds"))
-    var spin = 50
+    @OptionGroup var polling: PollArguments
 
     @Option(help: ArgumentHelp("The preload library that hands QEMU's memory over; found beside this program by default.", valueName: "path"))
     var shim: String?
@@ -73,7 +72,6 @@ struct DestinationCommand: ParsableCommand {
         guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
         guard (4096...(2 << 20)).contains(window.policy.windowBytes) else { throw ValidationError("--window takes 4K to 2M") }
         if let credit, !((64 << 10)...(1 << 30)).contains(credit.bytes) { throw ValidationError("--credit takes 64K to 1G") }
-        guard (0...1_000_000).contains(spin) else { throw ValidationError("--spin takes 0 to 1000000 microseconds") }
     }
 
     func run() throws {
@@ -141,7 +139,7 @@ struct DestinationCommand: ParsableCommand {
         configuration.recordsTrace = recordTrace != nil
         configuration.replay = try replayed(for: layout)
         configuration.push = push
-        configuration.spinNanoseconds = UInt64(spin) * 1_000
+        configuration.spinNanoseconds = polling.spinNanoseconds
         return configuration
     }
 }

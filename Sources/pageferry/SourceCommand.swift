@@ -37,8 +37,7 @@ struct SourceCommand: ParsableCommand {
     @Option(help: "Serve this many sessions of a memory file, then end; 0 serves until stopped.")
     var sessions = 0
 
-    @Option(help: ArgumentHelp("Spin this long for the next request before sleeping.", valueName: "microseconds"))
-    var spin = 50
+    @OptionGroup var polling: PollArguments
 
     @Option(help: ArgumentHelp("Write what happened to this file as JSON.", valueName: "file"))
     var json: String?
@@ -52,7 +51,6 @@ struct SourceCommand: ParsableCommand {
         }
         guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
         guard sessions >= 0, sessions <= 1_000_000 else { throw ValidationError("--sessions takes 0 or more") }
-        guard (0...1_000_000).contains(spin) else { throw ValidationError("--spin takes 0 to 1000000 microseconds") }
     }
 
     func run() throws {
@@ -80,7 +78,7 @@ struct SourceCommand: ParsableCommand {
 
     var sessionConfiguration: SourceSession.Configuration {
         var configuration = SourceSession.Configuration()
-        configuration.spinNanoseconds = UInt64(spin) * 1_000
+        configuration.spinNanoseconds = polling.spinNanoseconds
         return configuration
     }
 

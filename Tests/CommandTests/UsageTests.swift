@@ -105,6 +105,12 @@ import Testing
             says: [option[0], "takes"], in: scratch)
     }
 
+    @Test func pollModeIsNone() throws {
+        try expectRefusal(
+            ["destination", "--connect", "127.0.0.1:1", "--handoff", scratch.file("handoff"), "--poll", "sometimes"], code: 64,
+            says: ["--poll", "busy", "adaptive", "event"], in: scratch)
+    }
+
     @Test(arguments: ["1", "adaptively", "-4K", "4K4"]) func windowIsNone(_ window: String) throws {
         try expectRefusal(
             ["destination", "--connect", "127.0.0.1:1", "--handoff", scratch.file("handoff"), "--window=\(window)"], code: 64,

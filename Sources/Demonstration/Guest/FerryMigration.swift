@@ -67,7 +67,7 @@ public struct FerryMigration {
         end.end()
         source.port.stop()
         destination.port.stop()
-        let account = GuestAccount(source: source.log(), destination: destination.log())
+        let account = GuestAccount(source: source.log(), destination: destination.log(continuing: source.port.unfinished))
         return summary(report, account)
     }
 

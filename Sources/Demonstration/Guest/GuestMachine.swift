@@ -53,9 +53,14 @@ final class GuestMachine {
     }
 
     /// The port's lines as the guest's log.
-    func log() -> GuestLog {
+    ///
+    /// - Parameter unfinished: what the guest had written of a line on the host it came from; its port sends byte by byte, and the
+    ///   rest comes here.
+    func log(continuing unfinished: String = "") -> GuestLog {
         var log = GuestLog()
-        for line in port.all { log.read(line.text, arrivedNanoseconds: line.arrivedNanoseconds) }
+        for (number, line) in port.all.enumerated() {
+            log.read(number == 0 ? unfinished + line.text : line.text, arrivedNanoseconds: line.arrivedNanoseconds)
+        }
         return log
     }
 

@@ -15,6 +15,7 @@ final class LineChannel: Sendable {
     /// The other process's end; inherited by it, closed here once it runs.
     let theirs: Int32
     private let lines = Mutex<[Line]>([])
+    private let remainder = Mutex("")
     private let thread = Mutex<DedicatedThread?>(nil)
 
     init() throws(DemonstrationError) {
@@ -51,6 +52,9 @@ final class LineChannel: Sendable {
 
     var all: [Line] { lines.withLock { $0 } }
 
+    /// What has come behind the last line's end: half a line, when the other process stopped in the middle of one.
+    var unfinished: String { remainder.withLock { $0 } }
+
     /// Waits until a line fulfils the condition.
     ///
     /// - Returns: the first such line, or nil at the deadline.
@@ -83,6 +87,7 @@ final class LineChannel: Sendable {
                 rest.removeFirst(end + 1)
             }
             lines.withLock { $0.append(contentsOf: whole) }
+            remainder.withLock { $0 = String(decoding: rest.filter { $0 != UInt8(ascii: "\r") }, as: UTF8.self) }
         }
     }
 }

@@ -52,7 +52,7 @@ public struct NativeMigration {
         }
         source.port.stop()
         destination.port.stop()
-        let account = GuestAccount(source: source.log(), destination: destination.log())
+        let account = GuestAccount(source: source.log(), destination: destination.log(continuing: source.port.unfinished))
         return try report(outcome, account, latenciesPath: latencies)
     }
 
