@@ -77,8 +77,8 @@ public struct SourceEngine: ~Copyable {
     /// Pages that have not left yet.
     public var unsentPages: Int { sent.clearCount }
 
-    /// Whether windows wait behind the demands.
-    public var hasWindows: Bool { !windows.isEmpty }
+    /// Whether windows or prefetches wait behind the demands.
+    public var hasWindows: Bool { !windows.isEmpty || !prefetches.isEmpty }
 
     /// Whether every page has left.
     public var isAllSent: Bool { isStarted && sent.clearCount == 0 }

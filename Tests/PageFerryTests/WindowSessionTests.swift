@@ -18,7 +18,6 @@ import Testing
         let guest = try Guest(kind, pages: pages)
         let destination = try LocalDestination(guest, from: source.address, link: link) { configuration in
             configuration.creditBytes = 0
-            configuration.statisticsIntervalNanoseconds = 1_000_000
             configure(&configuration)
         }
         #expect(poll { isReady(destination.session.statistics.read()) })
@@ -33,13 +32,17 @@ import Testing
 
     @Test(arguments: Link.all, [GuestKind.shared, .anonymous])
     func aThreadThatReadsOnSeldomWaits(_ link: Link, _ kind: GuestKind) throws {
-        let pages = 8_192
+        let pages = 2_048
         for order in [Array(0..<pages), (0..<pages).reversed(), Array(stride(from: 3, to: pages, by: 5))] {
             let (statistics, _) = try read(order, kind, link, pages: pages) { _ in }
             let counts = statistics.counts
             #expect(counts.push == 0, "\(counts)")
-            // However late its windows come, it waits for whole frames of sixteen pages or, with a stride, for its first ones.
-            #expect(statistics.networkFaults < order.count / 4, "\(statistics.networkFaults) of \(order.count)")
+            #expect(counts.window > counts.demand, "\(counts)")
+            // However late its windows come, a thread that goes on page by page waits for whole frames of them. One with
+            // a stride gets frames of a page: on a slow link it may wait for each, so how often is the simulator's to say.
+            if order.count == pages {
+                #expect(statistics.networkFaults < order.count / 4, "\(statistics.networkFaults) of \(order.count)")
+            }
         }
     }
 
