@@ -69,6 +69,22 @@ public struct PageBitmap: ~Copyable, Sendable {
         return changed
     }
 
+    /// Takes over every bit of another bitmap of the same length. O(pages / 64).
+    ///
+    /// - Returns: how many bits that were clear are set now, and how many that were set are clear.
+    @discardableResult
+    public mutating func replace(with other: borrowing PageBitmap) -> (set: Int, cleared: Int) {
+        precondition(other.pageCount == pageCount, "bitmaps of one length")
+        var changed = (set: 0, cleared: 0)
+        for index in words.indices {
+            changed.set += (other.words[index] & ~words[index]).nonzeroBitCount
+            changed.cleared += (words[index] & ~other.words[index]).nonzeroBitCount
+            words[index] = other.words[index]
+        }
+        setCount = other.setCount
+        return changed
+    }
+
     /// Clears every bit. O(pages / 64).
     public mutating func removeAll() {
         remove(0..<pageCount)

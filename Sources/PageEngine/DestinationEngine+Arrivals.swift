@@ -152,14 +152,4 @@ extension DestinationEngine {
         guard endedLanes.allSatisfy({ $0 }), missingPages > 0 else { return }
         throw .endedWithPagesMissing(count: missingPages)
     }
-
-    /// The lane broke in the middle of something: what it was receiving is not here, and will be asked for again.
-    public mutating func laneLost<Sink: DestinationSink & ~Copyable>(lane: Int, _ sink: inout Sink) {
-        guard let reception = receptions[lane] else { return }
-        receptions[lane] = nil
-        guard case .direct(let range) = reception.placement else { return }
-        // Half a page must never be found in mapping B, neither by a resolve nor at the end of the session.
-        sink.erase(range)
-        resolveDemanded(range, &sink)
-    }
 }

@@ -34,17 +34,6 @@ extension DestinationEngine {
         refusedPrefetch = isQueued ? nil : window
     }
 
-    /// Asks once more for every page that threads wait for, after a link was lost. Asking twice is harmless, the source
-    /// sends a page once.
-    public mutating func requestAllDemanded<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
-        var from = 0
-        while let number = demanded.firstSet(in: from..<layout.totalPages) {
-            from = number + 1
-            refusedRequests.insert(number)
-        }
-        repeatRefusedRequests(&sink)
-    }
-
     /// Asks for the pages whose request found no room, each once, as far as there is room now.
     mutating func repeatRefusedRequests<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
         var from = 0

@@ -52,7 +52,7 @@ public struct DestinationEngine: ~Copyable {
     var refusedRequests: PageBitmap
     /// Pages the guest gave up of which the source was not told yet, by session page number.
     var unreportedRemovals: PageBitmap
-    private var hasReportedAllResident = false
+    var hasReportedAllResident = false
     public internal(set) var counts = PageCounts()
     /// Faults seen, those on pages already here included.
     public internal(set) var faultCount = 0

@@ -15,6 +15,10 @@ public struct PageCounts: Sendable, Hashable {
     public var removed = 0
     /// Pages whose bytes came for nothing, because the guest had given them up.
     public var dropped = 0
+    /// Source: pages that had left, and were lost with a link.
+    public var lost = 0
+    /// Source: pages that had not left, and of which the destination said after a lost link that it has them.
+    public var found = 0
     /// Bytes of page content that crossed.
     public var contentBytes = 0
 

@@ -71,6 +71,9 @@ struct ReplayQueue: Sendable {
         return bytes < Self.mostBytes ? runs[next] : nil
     }
 
+    /// What was asked for is lost: it is asked for again.
+    mutating func restart() { next = settled }
+
     /// The run that was due is on its way.
     mutating func asked() { next += 1 }
 }

@@ -120,6 +120,22 @@ public struct SourceEngine: ~Copyable {
         counts.removed += sent.insert(layout.sessionPages(range))
     }
 
+    /// The destination was found again after the link was lost, and has told which session pages it has. Whatever else was on
+    /// its way is lost and leaves anew; what was asked for will be asked for again.
+    public mutating func resume(resident: borrowing PageBitmap) {
+        precondition(resident.pageCount == layout.totalPages, "a bit a page")
+        while demands.popFirst() != nil {}
+        while windows.popFirst() != nil {}
+        while prefetches.popFirst() != nil {}
+        overflowed.removeAll()
+        creditBytes = 0
+        // Holes may have been on their way too: they are cheap to tell again.
+        holeCursor = 0
+        let changed = sent.replace(with: resident)
+        counts.found += changed.set
+        counts.lost += changed.cleared
+    }
+
     // MARK: What to send next
 
     /// The next thing for the urgent lane: the oldest demand first; then, when `includingWindows`, the oldest window.

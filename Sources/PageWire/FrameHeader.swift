@@ -55,6 +55,11 @@ public enum FrameKind: UInt8, Sendable, Hashable, CaseIterable {
     /// Both ways: answered by `pong` with the same argument.
     case ping = 28
     case pong = 29
+
+    /// Destination to source, on the first connection after a lost link: a part of what it has, `ResidentPages`.
+    case residentPages = 30
+    /// Source to destination: it has heard that every page is in, and hangs up.
+    case farewell = 31
 }
 
 /// Why the source sent a range.

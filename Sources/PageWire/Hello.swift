@@ -41,13 +41,13 @@ public struct Hello: Sendable, Hashable {
     /// "PAGEFERY" read as a little-endian number.
     public static let magic: UInt64 = 0x5952_4546_4547_4150
     /// The versions this build speaks.
-    public static let supportedVersions: ClosedRange<UInt16> = 2...2
+    public static let supportedVersions: ClosedRange<UInt16> = 3...3
     /// The most lanes a session may have, the urgent one included.
     public static let mostLanes = 16
 
     public var versions: ClosedRange<UInt16>
     public var role: SessionRole
-    /// The lane this connection is to be; 0 opens a session, others join it.
+    /// The lane this connection is to be; 0 opens a session, or resumes the one that `session` names; others join it.
     public var lane: UInt8
     /// The lanes wanted (from the destination) or granted (from the source), the urgent one included.
     public var laneCount: UInt8

@@ -119,7 +119,8 @@ import Testing
         destination.fault(0, 0)
         destination.fault(0, 3)
         try destination.zero(PageRange(region: 0, first: 3, count: 1))
-        destination.engine.requestAllDemanded(&destination.model)
+        destination.engine.linkLost(&destination.model)
+        destination.engine.linkRestored(laneCount: 1, &destination.model)
         #expect(destination.model.requests == [2, 0, 0, 1, 0, 0])
     }
 

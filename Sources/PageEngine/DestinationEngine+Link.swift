@@ -1,0 +1,44 @@
+import PageCore
+import PageWire
+
+// A link that is lost, and found again. Between the two, faults and removals are taken as ever; nothing is asked for.
+extension DestinationEngine {
+    /// The lane broke in the middle of something: what it was receiving is not here, and will be asked for again.
+    public mutating func laneLost<Sink: DestinationSink & ~Copyable>(lane: Int, _ sink: inout Sink) {
+        guard let reception = receptions[lane] else { return }
+        receptions[lane] = nil
+        guard case .direct(let range) = reception.placement else { return }
+        // Half a page must never be found in mapping B, neither by a resolve nor at the end of the session.
+        sink.erase(range)
+        resolveDemanded(range, &sink)
+    }
+
+    /// All lanes are gone, and nothing of theirs writes to guest memory any more.
+    public mutating func linkLost<Sink: DestinationSink & ~Copyable>(_ sink: inout Sink) {
+        for lane in endedLanes.indices { laneLost(lane: lane, &sink) }
+        creditOutstandingBytes = 0
+        refusedPrefetch = nil
+        hasReportedAllResident = false
+        replays.restart()
+    }
+
+    /// Which pages are settled, as the payloads of `residentPages` frames. What settles later is told by the usual frames.
+    public func residentPayloads() -> [[UInt8]] { ResidentPages.encode(settled) }
+
+    /// The source has been found again, has heard of `residentPayloads`, and remembers no request: asks once more for every page
+    /// that threads wait for.
+    ///
+    /// - Parameter laneCount: lanes, or slots that play their part, from now on.
+    public mutating func linkRestored<Sink: DestinationSink & ~Copyable>(laneCount: Int, _ sink: inout Sink) {
+        receptions = Receptions(laneCount: laneCount)
+        endedLanes = Array(repeating: false, count: laneCount)
+        refusedRequests.removeAll()
+        var from = 0
+        while let number = demanded.firstSet(in: from..<layout.totalPages) {
+            from = number + 1
+            // A settled page waits for its install, not for the source.
+            if !settled.contains(number) { refusedRequests.insert(number) }
+        }
+        repeatRefusedRequests(&sink)
+    }
+}
