@@ -96,6 +96,9 @@ public struct DestinationEngine: ~Copyable {
         settled.contains(layout.sessionPage(region, page))
     }
 
+    /// Pages whose content is decided, by session page number.
+    public var settledPages: PageBitmap { _read { yield settled } }
+
     /// Pages threads wait for.
     public var waitingPages: Int { demanded.setCount }
 

@@ -141,6 +141,9 @@ public protocol PageTransport: ~Copyable {
     /// Sends what is queued as far as it goes, then closes every lane.
     mutating func close()
 
+    /// Ends every lane at once: what is queued or on its way is lost. When it returns, nothing of theirs touches memory any more.
+    mutating func abandon()
+
     // MARK: One-sided access, for transports that have it (RDMA)
 
     /// Pieces of work `fetch` and `write` would still accept on the lane; 0 when the transport has no such thing.

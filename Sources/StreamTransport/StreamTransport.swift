@@ -79,4 +79,8 @@ import Uring
     public mutating func close() {
         unsafe core.pointee.close()
     }
+
+    public mutating func abandon() {
+        unsafe core.pointee.endNow()
+    }
 }

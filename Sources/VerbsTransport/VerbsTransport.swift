@@ -269,6 +269,11 @@ public struct VerbsTransport: ~Copyable, PageTransport {
         {
             poll(&handler, wait: WaitPolicy(timeoutNanoseconds: 10_000_000))
         }
+        abandon()
+    }
+
+    public mutating func abandon() {
+        var handler = Closing()
         for lane in lanes { lane.end(.endOfStream) }
         let end = MonotonicClock.nowNanoseconds() + Self.endNanoseconds
         while lanes.contains(where: { if case .closed = $0.state { false } else { true } }), MonotonicClock.nowNanoseconds() < end {

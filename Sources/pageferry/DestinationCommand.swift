@@ -52,6 +52,8 @@ struct DestinationCommand: ParsableCommand {
 
     @OptionGroup var polling: PollArguments
 
+    @OptionGroup var pause: PauseArguments
+
     @Option(help: ArgumentHelp("The preload library that hands QEMU's memory over; found beside this program by default.", valueName: "path"))
     var shim: String?
 
@@ -140,6 +142,7 @@ struct DestinationCommand: ParsableCommand {
         configuration.replay = try replayed(for: layout)
         configuration.push = push
         configuration.spinNanoseconds = polling.spinNanoseconds
+        configuration.pauseNanoseconds = pause.nanoseconds(orElse: .max)
         return configuration
     }
 }

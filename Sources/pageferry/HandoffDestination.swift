@@ -67,6 +67,10 @@ struct HandoffDestination {
             switch event {
             case .signal:
                 // The process uses its memory already: left alone it would wait for ever.
+                if session.statistics.read().phase == .postcopyPaused {
+                    session.end(.cancelled)
+                    continue
+                }
                 Console.info("the memory is in use and its pages are still arriving; ending when they are in")
             case .notice(.ended(let reason)):
                 session.join()
@@ -79,6 +83,10 @@ struct HandoffDestination {
                 }
                 Console.info("every page is here: \(Console.line(statistics))")
                 return
+            case .notice(.paused(let error)):
+                Console.lost(error)
+            case .notice(.restored):
+                Console.info("the source was found again")
             case .notice:
                 continue
             }

@@ -61,7 +61,12 @@ struct MemoryFileService {
                 let session = SourceSession(
                     opened, memory: image, machineState: nil, configuration: command.sessionConfiguration
                 ) { notice in
-                    if case .ended(let reason) = notice { events.post(.ended(number, opened.peer, reason)) }
+                    switch notice {
+                    case .ended(let reason): events.post(.ended(number, opened.peer, reason))
+                    case .paused(let error): Console.info("session \(number): \(error); waiting for \(opened.peer)")
+                    case .restored: Console.info("session \(number): \(opened.peer) is back")
+                    default: break
+                    }
                 }
                 running[number] = session
                 session.guestStopped()

@@ -169,6 +169,7 @@ struct QemuDestinationMigration {
     ) -> CommandFailure? {
         var failure: CommandFailure?
         var isLoading = true
+        var signals = 0
         defer { if isLoading { qemu.kill(); loader.join() } }
         while true {
             let progressDeadline = MonotonicClock.nowNanoseconds() + 250_000_000
@@ -188,6 +189,10 @@ struct QemuDestinationMigration {
                 session.end(.peerFailed(Failure(.virtualMachine, "the destination's \(error.description)")))
             case .notice(.guestStopped), .notice(.allResident):
                 break
+            case .notice(.paused(let error)):
+                Console.lost(error)
+            case .notice(.restored):
+                Console.info("the source was found again")
             case .notice(.committed):
                 isCommitted = true
                 do throws(QemuError) {
@@ -206,6 +211,11 @@ struct QemuDestinationMigration {
                 session.end(.processEnded)
             case .signal:
                 guard !isCommitted else {
+                    if isPausedTwice(session, &signals) {
+                        failure = CommandFailure("given up by a signal while the link was lost", .temporaryFailure)
+                        session.end(.cancelled)
+                        continue
+                    }
                     Console.info("the guest runs here and its pages are still arriving; ending when they are in")
                     continue
                 }
@@ -213,6 +223,13 @@ struct QemuDestinationMigration {
                 session.end(.cancelled)
             }
         }
+    }
+
+    /// Whether a signal has come for the second time in a pause: the operator knows that the guest stays frozen then.
+    private func isPausedTwice(_ session: DestinationSession, _ signals: inout Int) -> Bool {
+        signals = session.statistics.read().phase == .postcopyPaused ? signals + 1 : 0
+        if signals == 1 { Console.info("paused; a second signal gives up, and leaves the guest frozen where it touches missing pages") }
+        return signals > 1
     }
 
     private func waitForEnd(_ qemu: QemuDestination, _ events: Mailbox<Event>) throws(CommandFailure) {

@@ -148,6 +148,10 @@ struct QemuSourceMigration {
                 Console.info("the guest runs at the destination")
             case .notice(.allResident):
                 break
+            case .notice(.paused(let error)):
+                Console.info("\(error); paused: waiting for the destination, its pages are kept")
+            case .notice(.restored):
+                Console.info("the destination is back")
             case .notice(.ended(let reason)):
                 if failure == nil, let reason { failure = CommandFailure(reason) }
                 return (isCommitted, failure)

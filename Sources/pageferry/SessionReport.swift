@@ -25,6 +25,8 @@ struct SessionReport: Codable {
     var faultP99Microseconds: Double
     var faultP999Microseconds: Double
     var faultMaxMicroseconds: Double
+    /// How often the link was lost, and not for good.
+    var pauses: Int
     var guestStoppedNanoseconds: UInt64?
     var resumedNanoseconds: UInt64?
     var lastPageNanoseconds: UInt64?
@@ -48,6 +50,7 @@ struct SessionReport: Codable {
         faultP99Microseconds = Double(statistics.latency.p99Nanoseconds) / 1_000
         faultP999Microseconds = Double(statistics.latency.p999Nanoseconds) / 1_000
         faultMaxMicroseconds = Double(statistics.latency.maxNanoseconds) / 1_000
+        pauses = statistics.pauseCount
         guestStoppedNanoseconds = statistics.guestStoppedNanoseconds
         resumedNanoseconds = statistics.resumedNanoseconds
         lastPageNanoseconds = statistics.lastPageNanoseconds

@@ -39,6 +39,8 @@ struct SourceCommand: ParsableCommand {
 
     @OptionGroup var polling: PollArguments
 
+    @OptionGroup var pause: PauseArguments
+
     @Option(help: ArgumentHelp("Write what happened to this file as JSON.", valueName: "file"))
     var json: String?
 
@@ -79,6 +81,7 @@ struct SourceCommand: ParsableCommand {
     var sessionConfiguration: SourceSession.Configuration {
         var configuration = SourceSession.Configuration()
         configuration.spinNanoseconds = polling.spinNanoseconds
+        configuration.pauseNanoseconds = pause.nanoseconds(orElse: qmp == nil ? 600_000_000_000 : .max)
         return configuration
     }
 

@@ -33,7 +33,7 @@ private let oddVersion = Hello(
     }
 
     @Test func anotherVersion() throws {
-        try refuses(code: 76, says: ["versions 2", "the peer 9", "install the same PageFerry on both hosts"]) { connection in
+        try refuses(code: 76, says: ["versions \(Hello.supportedVersions.upperBound)", "the peer 9", "install the same PageFerry on both hosts"]) { connection in
             _ = connection.readFrame()
             connection.write(FrameHeader(.hello), oddVersion.encoded())
         }
@@ -149,7 +149,7 @@ private let oddVersion = Hello(
     }
 
     @Test func anotherVersion() throws {
-        try refuses(says: ["versions 2", "the peer 9", "install the same PageFerry on both hosts"]) { connection in
+        try refuses(says: ["versions \(Hello.supportedVersions.upperBound)", "the peer 9", "install the same PageFerry on both hosts"]) { connection in
             var odd = oddVersion
             odd.role = .destination
             connection.write(FrameHeader(.hello), odd.encoded())

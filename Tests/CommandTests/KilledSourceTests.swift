@@ -50,6 +50,7 @@ import Verbs
         }
         let notices = Mailbox<DestinationNotice>()
         var configuration = DestinationSession.Configuration()
+        configuration.pauseNanoseconds = 0
         if phase == .demanding { configuration.creditBytes = 0 }
         let opened = try connector.accept(guest.regions)
         let session = DestinationSession(opened, regions: guest.regions, machineState: nil, configuration: configuration) {

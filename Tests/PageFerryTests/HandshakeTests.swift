@@ -78,7 +78,7 @@ private struct FakeChannel: SetupChannel {
         #expect(destination.refusal == .wrongRole)
     }
 
-    @Test(arguments: [9...9, 3...65535, 0...1] as [ClosedRange<UInt16>]) func wrongVersion(_ versions: ClosedRange<UInt16>) {
+    @Test(arguments: [9...9, (Hello.supportedVersions.upperBound + 1)...65535, 0...1] as [ClosedRange<UInt16>]) func wrongVersion(_ versions: ClosedRange<UInt16>) {
         var source = FakeChannel()
         source.say(.hello, hello(versions: versions, role: .destination))
         let expected = SessionError.versionMismatch(ours: Hello.supportedVersions, theirs: versions)

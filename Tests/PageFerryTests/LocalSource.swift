@@ -18,7 +18,9 @@ final class LocalSource: Sendable {
     struct SessionEnd: Sendable { let reason: SessionError? }
 
     /// - Parameter startsAtOnce: whether the memory is final from the start; otherwise `guestStopped` makes it so.
-    init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix) throws {
+    init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
+        pauseNanoseconds: UInt64 = 0
+    ) throws {
         let wanted = link.address(name)
         let listener = try SourceListener(
             link == .unix ? try StreamListener(on: wanted) : nil, on: wanted, transport: link.transport)
@@ -34,8 +36,13 @@ final class LocalSource: Sendable {
         self.box = box
         acceptor = DedicatedThread(name: "test-source") {
             while let opened = try? server.nextSession(refused: { _, error in ends.post(SessionEnd(reason: error)) }) {
-                let session = SourceSession(opened, memory: image, machineState: nil, configuration: .init()) { notice in
-                    if case .ended(let reason) = notice { ends.post(SessionEnd(reason: reason)) }
+                var configuration = SourceSession.Configuration()
+                configuration.pauseNanoseconds = pauseNanoseconds
+                let session = SourceSession(opened, memory: image, machineState: nil, configuration: configuration) { notice in
+                    if case .ended(let reason) = notice {
+                        server.sessionEnded()
+                        ends.post(SessionEnd(reason: reason))
+                    }
                 }
                 box.add(session)
                 if startsAtOnce { session.guestStopped() }
@@ -78,6 +85,7 @@ final class LocalSource: Sendable {
 /// A destination session over a guest, in this process.
 final class LocalDestination: Sendable {
     let session: DestinationSession
+    let finder: SourceFinder
     private let notices: Mailbox<DestinationNotice>
 
     init(
@@ -91,13 +99,18 @@ final class LocalDestination: Sendable {
         configuration.transport = link.transport
         configuration.push = link.push
         let opened = try DestinationConnector(to: address, configuration: configuration).accept(regions)
+        finder = opened.finder
         var sessionConfiguration = DestinationSession.Configuration()
         sessionConfiguration.push = link.push
+        sessionConfiguration.pauseNanoseconds = 0
         configure(&sessionConfiguration)
         let notices = Mailbox<DestinationNotice>()
         self.notices = notices
         session = DestinationSession(opened, regions: regions, machineState: nil, configuration: sessionConfiguration) { notices.post($0) }
     }
+
+    /// How often the link was lost.
+    var pauses: Int { session.statistics.read().pauseCount }
 
     /// Waits for the end, a minute at most.
     func end() throws -> SessionError? {

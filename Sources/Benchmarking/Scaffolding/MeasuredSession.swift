@@ -61,7 +61,7 @@ final class MeasuredSession: Sendable {
             case .ended(let reason):
                 session.join()
                 throw BenchmarkError(reason?.description ?? "the session completed before its source served")
-            case .committed, .allResident: continue
+            case .committed, .allResident, .paused, .restored: continue
             }
         }
     }

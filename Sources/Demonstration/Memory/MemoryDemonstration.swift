@@ -19,7 +19,11 @@ public struct MemoryDemonstration {
         /// Where another host serves a `MemoryImage` of the same length; nil makes and serves one here.
         public var sourceAddress: String?
 
-        public init(executablePath: String) { self.executablePath = executablePath }
+        public init(executablePath: String) {
+            self.executablePath = executablePath
+            // Nobody starts its source again.
+            session.pauseNanoseconds = 0
+        }
     }
 
     public struct Report: Sendable, Codable {

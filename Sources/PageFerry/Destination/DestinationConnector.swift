@@ -103,7 +103,9 @@ public struct DestinationConnector: ~Copyable {
             for lane in lanes { lane.close() }
             throw error
         }
-        return OpenedDestination(lanes: lanes, features: offer.features, layout: offer.layout, registration: registration)
+        return OpenedDestination(
+            lanes: lanes, features: offer.features, layout: offer.layout, registration: registration,
+            finder: SourceFinder(address: address, configuration: configuration, session: offer.session, layout: offer.layout, domain: domain))
     }
 
     // MARK: Connecting
@@ -121,7 +123,7 @@ public struct DestinationConnector: ~Copyable {
         }
     }
 
-    private static func connect(
+    static func connect(
         _ address: StreamAddress, _ configuration: Configuration, _ domain: ProtectionDomain?
     ) throws(SessionError) -> LaneChannel {
         domain == nil ? try connectStream(address, configuration) : try connectVerbs(address, configuration, domain)
@@ -165,4 +167,6 @@ public struct OpenedDestination: Sendable {
     public let layout: RegionLayout
     /// The memory as RDMA knows it; nil for streams.
     let registration: DestinationRegistration?
+    /// The way back to the source.
+    let finder: SourceFinder
 }

@@ -69,9 +69,9 @@ extension DestinationCore {
             let remote = memory.fetcher?.keys.remote(range)
         else { return }
         let byteCount = engine.layout.byteCount(range)
-        // Room was checked before the planner was asked; only a lane that has just closed refuses, and that ends the session.
+        // Room was checked before the planner was asked; only a lane that has just closed refuses, and then the link is lost.
         if !transport.fetch(byteCount, from: remote, into: local, token: UInt64(slot), lane: lane) {
-            end(.linkLost("a lane refused a read"))
+            lose(.linkLost("a lane refused a read"))
         }
     }
 
@@ -79,7 +79,7 @@ extension DestinationCore {
         guard let (slot, _, target) = begin(range, .push, isGranted: true) else { return }
         let payload = target.encoded()
         let header = FrameHeader(.grant, range: range, payloadBytes: payload.count, sequence: UInt32(slot))
-        if !transport.submit(header, copying: payload, lane: .urgent) { end(.linkLost("the urgent lane refused a frame")) }
+        if !transport.submit(header, copying: payload, lane: .urgent) { lose(.linkLost("the urgent lane refused a frame")) }
     }
 
     /// Takes a slot for a piece, and finds where its bytes go.

@@ -15,18 +15,37 @@ struct DestinationCore: ~Copyable, TransportHandler {
     let mailbox: Mailbox<DestinationOrder>
     let notify: @Sendable (DestinationNotice) -> Void
     let relay: MachineStateRelay?
-    private let buffers: ControlBuffers
+    /// How to find the source again, and for how long to try.
+    var finder: SourceFinder
+    let pauseNanoseconds: UInt64
+    let method: PushMethod
+    private var buffers: ControlBuffers
     private var events = UserfaultEventBatch()
     /// Pieces of the return path on their way to the source; bounded by the relay.
     private(set) var machineState: [[UInt8]] = []
     private var machineStateHasEnded = false
     /// Set when the session is to end; a nil reason inside means completed.
     private(set) var ending: SessionError??
+    /// Set when the link is gone and another is looked for.
+    var lost: SessionError?
+    var pausedNanoseconds: UInt64?
+    private(set) var pauseCount = 0
+    /// What the last search met.
+    var obstacle: SessionError?
+    var search: SourceSearch?
+    var schedule = SearchSchedule(nowNanoseconds: 0)
+    /// The link that takes the place of the lost one.
+    var restored: DestinationLink?
+    /// Whether the VMM has loaded its machine state: from then on the source may have committed the switch.
+    private(set) var hasLoaded = false
     private(set) var guestStoppedNanoseconds: UInt64?
+    private var isCommitted = false
     private(set) var resumedNanoseconds: UInt64?
     /// When a thread of the guest last waited for a page.
     private(set) var lastFaultNanoseconds: UInt64 = 0
     private(set) var lastPageNanoseconds: UInt64?
+    /// Whether the push adapts to the link.
+    private let isPaced: Bool
     /// Adapts the push to the link; nil where the credit is fixed, or nothing is pushed, or pages are fetched.
     var pacing: PushPacing?
     /// What the guest needed so far, when that is recorded.
@@ -35,9 +54,14 @@ struct DestinationCore: ~Copyable, TransportHandler {
     var hasReported = false
 
     init(
-        engine: consuming DestinationEngine, memory: consuming DestinationMemory, laneCount: Int,
-        mailbox: Mailbox<DestinationOrder>, notify: @escaping @Sendable (DestinationNotice) -> Void, relay: MachineStateRelay?
+        engine: consuming DestinationEngine, memory: consuming DestinationMemory, laneCount: Int, finder: SourceFinder,
+        configuration: DestinationSession.Configuration, mailbox: Mailbox<DestinationOrder>,
+        notify: @escaping @Sendable (DestinationNotice) -> Void, relay: MachineStateRelay?
     ) {
+        self.finder = finder
+        pauseNanoseconds = configuration.pauseNanoseconds
+        method = configuration.push
+        isPaced = configuration.creditBytes == nil
         self.engine = engine
         self.memory = memory
         self.mailbox = mailbox
@@ -45,6 +69,35 @@ struct DestinationCore: ~Copyable, TransportHandler {
         self.relay = relay
         self.memory.mayReportAllResident = relay == nil
         buffers = ControlBuffers(laneCount: laneCount)
+        prepare(laneCount: laneCount)
+    }
+
+    /// Makes room for the control frames of these lanes, and learns the link anew.
+    mutating func prepare(laneCount: Int) {
+        buffers = ControlBuffers(laneCount: laneCount)
+        guard isPaced, !memory.isFetching else {
+            pacing = nil
+            return
+        }
+        let fresh = PushPacing(leastBytes: engine.leastCreditBytes)
+        engine.creditWindowBytes = fresh.windowBytes
+        pacing = fresh
+    }
+
+    /// Whether lanes are there, and the session goes on.
+    var isLinked: Bool { ending == nil && lost == nil }
+
+    /// Whether a link that is lost can be found again: a source has come so far that it keeps the session.
+    private var mayResume: Bool { pauseNanoseconds > 0 && (relay == nil || hasLoaded) }
+
+    /// The link is gone. The session looks for another once the source may have given its guest up, and ends otherwise.
+    mutating func lose(_ reason: SessionError) {
+        guard ending == nil, lost == nil else { return }
+        guard mayResume else { return end(hasReported ? nil : reason) }
+        lost = reason
+        pausedNanoseconds = MonotonicClock.nowNanoseconds()
+        pauseCount += 1
+        notify(.paused(reason))
     }
 
     mutating func end(_ reason: SessionError?) {
@@ -85,11 +138,23 @@ struct DestinationCore: ~Copyable, TransportHandler {
             switch order {
             case .machineState(let bytes): machineState.append(bytes)
             case .machineStateEnd: machineStateHasEnded = true
-            case .loaded: memory.enqueue(FrameHeader(.loaded))
+            case .loaded:
+                hasLoaded = true
+                memory.enqueue(FrameHeader(.loaded))
             case .resumed:
                 resumedNanoseconds = MonotonicClock.nowNanoseconds()
                 memory.enqueue(FrameHeader(.resumed))
                 memory.mayReportAllResident = true
+            case .restored(let link):
+                search = nil
+                if lost == nil || ending != nil { link.close() } else { restored = link }
+            case .notFound(let error): searchEnded(error)
+            case .recover(let address):
+                finder.address = address
+                obstacle = nil
+                // A link that works is left for the new one, by the same way back.
+                if mayResume { lose(.linkLost("left for \(address) as told")) }
+                schedule.hurry(nowNanoseconds: MonotonicClock.nowNanoseconds())
             case .end(let reason): end(reason)
             }
         }
@@ -232,10 +297,14 @@ struct DestinationCore: ~Copyable, TransportHandler {
         case .machineStateEnd:
             relay?.deliverEnd()
         case .guestStopped:
-            guestStoppedNanoseconds = MonotonicClock.nowNanoseconds()
-            notify(.guestStopped)
+            // Told again on every new link, as is the commit.
+            if guestStoppedNanoseconds == nil { notify(.guestStopped) }
+            guestStoppedNanoseconds = guestStoppedNanoseconds ?? MonotonicClock.nowNanoseconds()
         case .commit:
-            notify(.committed)
+            if !isCommitted { notify(.committed) }
+            isCommitted = true
+        case .farewell:
+            end(hasReported ? nil : .unexpectedFrame(.farewell))
         case .ping:
             memory.enqueue(FrameHeader(.pong, argument: header.argument))
         case .pong:
@@ -250,9 +319,21 @@ struct DestinationCore: ~Copyable, TransportHandler {
     mutating func sent(_ token: UInt64, lane: LaneIndex) {}
 
     mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure) {
-        if hasReported { return end(nil) }
-        if !memory.isFetching { engine.laneLost(lane: Int(lane.rawValue), &memory) } else { loseFetches() }
-        end(SessionError(closure: reason, lane: lane))
+        let error = SessionError(closure: reason, lane: lane)
+        if case .linkLost = error { lose(error) } else { end(error) }
+        // The session does not go on: what the lanes were in the middle of is not here.
+        if ending != nil { loseReceptions(lane) }
+    }
+
+    private mutating func loseReceptions(_ lane: LaneIndex) {
+        if memory.isFetching { loseFetches() } else { engine.laneLost(lane: Int(lane.rawValue), &memory) }
+    }
+
+    /// Only what follows the commit is resumed, and the machine state was across before it.
+    mutating func forgetReturnPath() {
+        for piece in machineState { relay?.accepted(bytes: piece.count) }
+        machineState.removeAll()
+        machineStateHasEnded = false
     }
 
     /// The next piece of the return path is on its way.

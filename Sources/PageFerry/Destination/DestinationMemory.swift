@@ -40,12 +40,16 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     var mayReportAllResident = true
     private let layout: RegionLayout
     private let regions: DestinationRegions
-    private let slabs: Slabs
+    private var slabs: Slabs
     /// Set when pages are fetched by RDMA in place of being asked for.
     var fetcher: PageFetcher?
     /// The memory as RDMA knows it, with a fetcher.
     let registration: DestinationRegistration?
-    var isFetching: Bool { registration != nil }
+    /// False with a registration when the link over RDMA was lost and TCP took its place.
+    var isFetching: Bool { slotCount != nil }
+    /// Pieces that may be on their way; nil when pages are sent and not fetched.
+    private(set) var slotCount: Int?
+    private var slabCount: Int
     private var outgoing = BoundedQueue<FrameHeader>(capacity: DestinationMemory.outgoingLength)
     private var parked = BoundedQueue<Parked>(capacity: DestinationMemory.parkedLength)
     /// Parked pieces by slab.
@@ -60,14 +64,16 @@ struct DestinationMemory: ~Copyable, DestinationSink {
         self.layout = layout
         self.regions = regions
         registration = fetcher?.registration
+        slotCount = registration?.slotCount
         parkedInSlab = Array(repeating: 0, count: registration?.slotCount ?? laneCount)
-        slabs = try Slabs(count: registration == nil ? laneCount : 1)
+        slabCount = registration == nil ? laneCount : 1
+        slabs = try Slabs(count: slabCount)
         self.fetcher = fetcher
     }
 
     /// Where bytes lie that were received by lane, or by slot when they were fetched.
     private func slabAddress(_ number: Int, _ byteOffset: Int) -> UInt {
-        registration?.slabs.address(number, byteOffset) ?? slabs.address(number, byteOffset)
+        fetcher?.slabAddress(number, byteOffset) ?? slabs.address(number, byteOffset)
     }
 
     /// Whether windows or, unless it rests, the push could be fetched now.
@@ -78,6 +84,36 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     /// Frees the slots of fetched pieces that are all installed by now.
     mutating func freeLingering() {
         fetcher?.freeLingering { [parkedInSlab] slot in parkedInSlab[slot] > 0 }
+    }
+
+    // MARK: Links
+
+    /// The link is lost: what waits to be sent is told otherwise on the next one.
+    mutating func forgetOutgoing() {
+        while outgoing.popFirst() != nil {}
+    }
+
+    /// Makes ready for the lanes of a new link, over which pages are fetched or sent.
+    ///
+    /// - Precondition: nothing is parked, so no slab is in use.
+    mutating func resume(laneCount: Int, fetches: Bool, _ layout: RegionLayout, _ method: PushMethod) {
+        precondition(parked.isEmpty, "what is parked was received over the link before")
+        forgetOutgoing()
+        slotCount = fetches ? registration?.slotCount : nil
+        if fetches, let registration {
+            fetcher = PageFetcher(layout: layout, registration: registration, method: method)
+            parkedInSlab = Array(repeating: 0, count: registration.slotCount)
+            return
+        }
+        fetcher = nil
+        parkedInSlab = Array(repeating: 0, count: laneCount)
+        guard slabCount < laneCount else { return }
+        do throws(SessionError) {
+            slabs = try Slabs(count: laneCount)
+            slabCount = laneCount
+        } catch {
+            fail(error)
+        }
     }
 
     // MARK: Userfaultfds

@@ -1,3 +1,5 @@
+import StreamTransport
+
 /// What the control side tells a destination's shard.
 enum DestinationOrder: Sendable {
     /// A piece of the return path for the source.
@@ -7,6 +9,12 @@ enum DestinationOrder: Sendable {
     case loaded
     /// The guest runs here.
     case resumed
+    /// The source was found again after the link was lost.
+    case restored(DestinationLink)
+    /// It was looked for, and not found or not willing.
+    case notFound(SessionError)
+    /// Look for the source there from now on.
+    case recover(StreamAddress)
     /// End the session and tell the source why.
     case end(SessionError)
 }
@@ -17,6 +25,10 @@ public enum DestinationNotice: Sendable {
     case guestStopped
     /// The source will never resume: the guest may run here.
     case committed
+    /// The link was lost: the source is looked for. Whoever touches a missing page waits meanwhile.
+    case paused(SessionError)
+    /// The source was found again.
+    case restored
     /// Every page is in, and nothing of the session is left in the guest's way.
     case allResident
     /// The session is over; nil when it completed.

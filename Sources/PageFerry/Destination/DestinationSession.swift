@@ -26,6 +26,9 @@ public final class DestinationSession: Sendable {
         public var recordsTrace = false
         /// Pages an earlier run needed, pulled before anybody asks for them; of memory of this layout.
         public var replay: PageTrace?
+        /// How long to look for a source whose link was lost; 0 ends the session with the link. A guest that runs here is frozen
+        /// where it touches missing pages, and nothing but its source can help it, so nothing shorter than for ever suits one.
+        public var pauseNanoseconds: UInt64 = .max
         /// How often `statistics` is brought up to date.
         public var statisticsIntervalNanoseconds: UInt64 = 50_000_000
 
@@ -78,6 +81,9 @@ public final class DestinationSession: Sendable {
     /// The guest runs here.
     public func resumed() { orders.post(.resumed) }
 
+    /// The source is to be found there from now on: a session whose link is lost looks there at once.
+    public func recover(at address: StreamAddress) { orders.post(.recover(address)) }
+
     /// Ends the session and tells the source why.
     public func end(_ reason: SessionError) { orders.post(.end(reason)) }
 
@@ -87,13 +93,62 @@ public final class DestinationSession: Sendable {
     private func serve(
         _ opened: OpenedDestination, _ mapped: DestinationRegions, _ configuration: Configuration
     ) -> SessionError? {
-        if let connections = opened.lanes.verbs, let registration = opened.registration {
+        do throws(SessionError) {
+            var core = try makeCore(opened, mapped, configuration)
+            var link = DestinationLink(lanes: opened.lanes)
+            while true {
+                core = try serve(link, core, configuration)
+                link.lanes = []
+                if core.ending == nil { core.waitForLink(statistics) }
+                if let ending = core.ending {
+                    statistics.publish(core.snapshot())
+                    let trace = core.trace.take()?.finish()
+                    recorded.withLock { $0 = trace }
+                    return ending
+                }
+                if let found = core.takeRestored() { link = found }
+            }
+        } catch {
+            return error
+        }
+    }
+
+    private func makeCore(
+        _ opened: OpenedDestination, _ mapped: DestinationRegions, _ configuration: Configuration
+    ) throws(SessionError) -> DestinationCore {
+        let laneCount = opened.lanes.count
+        var engineConfiguration = DestinationEngine.Configuration(
+            receivesInPlace: mapped.receivesInPlace, laneCount: opened.registration?.slotCount ?? laneCount)
+        engineConfiguration.window = configuration.window
+        engineConfiguration.creditBytes = configuration.creditBytes ?? Configuration.fetchCreditBytes
+        let memory =
+            if let registration = opened.registration {
+                try DestinationMemory(
+                    layout: opened.layout, regions: mapped, laneCount: laneCount,
+                    fetcher: PageFetcher(layout: opened.layout, registration: registration, method: configuration.push))
+            } else {
+                try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount, fetcher: nil)
+            }
+        var core = DestinationCore(
+            engine: DestinationEngine(layout: opened.layout, configuration: engineConfiguration), memory: memory,
+            laneCount: laneCount, finder: opened.finder, configuration: configuration, mailbox: orders, notify: notify, relay: relay)
+        if let replay = configuration.replay {
+            precondition(replay.fits(opened.layout), "a trace that is replayed is of this memory")
+            core.engine.replay(replay.runs)
+        }
+        if configuration.recordsTrace { core.trace = TraceRecorder(layout: opened.layout) }
+        return core
+    }
+
+    /// Serves over one link for as long as it lasts.
+    private func serve(
+        _ link: DestinationLink, _ core: consuming DestinationCore, _ configuration: Configuration
+    ) throws(SessionError) -> DestinationCore {
+        if let connections = link.lanes.verbs {
             do throws(UringError) {
-                let transport = try VerbsTransport(lanes: connections)
-                let fetcher = PageFetcher(layout: opened.layout, registration: registration, method: configuration.push)
-                return run(transport, opened, mapped, fetcher, configuration)
+                return run(try VerbsTransport(lanes: connections), core, configuration)
             } catch {
-                return .cannotConnect(error.description)
+                throw .cannotConnect(error.description)
             }
         }
         var transportConfiguration = StreamConfiguration()
@@ -102,47 +157,18 @@ public final class DestinationSession: Sendable {
         transportConfiguration.bulkReadAheadBytes = FrameHeader.byteCount
         transportConfiguration.mostReceiveBytes = configuration.receiveBytes
         do throws(StreamError) {
-            let transport = try StreamTransport(
-                lanes: StreamLanes(opened.lanes.sockets ?? []), configuration: transportConfiguration)
-            return run(transport, opened, mapped, nil, configuration)
+            let transport = try StreamTransport(lanes: StreamLanes(link.lanes.sockets ?? []), configuration: transportConfiguration)
+            return run(transport, core, configuration)
         } catch {
-            return .cannotConnect(error.description)
+            throw .cannotConnect(error.description)
         }
     }
 
     private func run<Transport: PageTransport & ~Copyable>(
-        _ transport: consuming Transport, _ opened: OpenedDestination, _ mapped: DestinationRegions,
-        _ fetcher: consuming PageFetcher?, _ configuration: Configuration
-    ) -> SessionError? {
-        let laneCount = opened.lanes.count
-        var engineConfiguration = DestinationEngine.Configuration(
-            receivesInPlace: mapped.receivesInPlace, laneCount: opened.registration?.slotCount ?? laneCount)
-        engineConfiguration.window = configuration.window
-        engineConfiguration.creditBytes = configuration.creditBytes ?? Configuration.fetchCreditBytes
-        let isPaced = configuration.creditBytes == nil && opened.registration == nil
-        do throws(SessionError) {
-            var core = DestinationCore(
-                engine: DestinationEngine(layout: opened.layout, configuration: engineConfiguration),
-                memory: try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount, fetcher: fetcher),
-                laneCount: laneCount, mailbox: orders, notify: notify, relay: relay)
-            if isPaced {
-                let pacing = PushPacing(leastBytes: core.engine.leastCreditBytes)
-                core.engine.creditWindowBytes = pacing.windowBytes
-                core.pacing = pacing
-            }
-            if let replay = configuration.replay {
-                precondition(replay.fits(opened.layout), "a trace that is replayed is of this memory")
-                core.engine.replay(replay.runs)
-            }
-            if configuration.recordsTrace { core.trace = TraceRecorder(layout: opened.layout) }
-            var shard = DestinationShard(
-                core: core, transport: transport, statistics: statistics, configuration: configuration)
-            let reason = shard.run()
-            let trace = shard.takeTrace()
-            recorded.withLock { $0 = trace }
-            return reason
-        } catch {
-            return error
-        }
+        _ transport: consuming Transport, _ core: consuming DestinationCore, _ configuration: Configuration
+    ) -> DestinationCore {
+        var shard = DestinationShard(core: core, transport: transport, statistics: statistics, configuration: configuration)
+        shard.run()
+        return shard.release()
     }
 }

@@ -42,17 +42,15 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         statisticsIntervalNanoseconds = configuration.statisticsIntervalNanoseconds
     }
 
-    /// Runs until the session is over.
-    ///
-    /// - Returns: nil when it completed.
-    mutating func run() -> SessionError? {
+    /// Runs until the session is over, or has no link any more.
+    mutating func run() {
         transport.watch(descriptor: core.mailbox.descriptor, token: DestinationCore.mailboxToken)
         for number in 0..<core.memory.userfaultCount {
             transport.watchEagerly(
                 descriptor: core.memory.userfaultDescriptor(number), token: DestinationCore.firstFaultToken + UInt64(number))
         }
         core.readable(DestinationCore.mailboxToken)
-        while core.ending == nil {
+        while core.isLinked {
             sendWhatIsDue()
             transport.poll(&core, wait: spinNanoseconds > 0 && core.isOnlyFetching ? answerFaults() : waitPolicy())
             if core.memory.hasParked { core.retryParked() }
@@ -60,11 +58,10 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
             publishStatistics(force: false)
         }
         finish()
-        return core.ending ?? nil
     }
 
-    /// What the guest needed, as a trace file's bytes; nil when it was not recorded. Call once, at the end.
-    mutating func takeTrace() -> [UInt8]? { core.trace.take()?.finish() }
+    /// What outlives the link.
+    consuming func release() -> DestinationCore { core }
 
     /// Work that the kernel refused has no event of its own, so its wake-up is a short time-out.
     private func waitPolicy() -> WaitPolicy {
@@ -170,7 +167,11 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     }
 
     private mutating func finish() {
-        if let reason = core.ending ?? nil {
+        guard let ending = core.ending else {
+            transport.abandon()
+            return publishStatistics(force: true)
+        }
+        if let reason = ending {
             if case .peerFailed = reason {
             } else {
                 let (header, payload) = reason.failure.encoded()
@@ -185,24 +186,6 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         let now = MonotonicClock.nowNanoseconds()
         guard force || now >= nextStatisticsNanoseconds else { return }
         nextStatisticsNanoseconds = now + statisticsIntervalNanoseconds
-        var snapshot = SessionStatistics()
-        snapshot.totalPages = core.engine.layout.totalPages
-        snapshot.missingPages = core.engine.missingPages
-        snapshot.counts = core.engine.counts
-        snapshot.faults = core.engine.faultCount
-        snapshot.networkFaults = core.engine.missCount
-        snapshot.waitingFaults = core.engine.waitingPages
-        snapshot.latency = FaultLatency(core.memory.ledger.latencies)
-        snapshot.guestStoppedNanoseconds = core.guestStoppedNanoseconds
-        snapshot.resumedNanoseconds = core.resumedNanoseconds
-        snapshot.lastPageNanoseconds = core.lastPageNanoseconds
-        snapshot.phase =
-            switch core.ending {
-            case .some(.none): .completed
-            case .some(.some(.cancelled)): .cancelled
-            case .some(.some): .failed
-            case .none: core.guestStoppedNanoseconds == nil ? .active : .postcopyActive
-            }
-        statistics.publish(snapshot)
+        statistics.publish(core.snapshot())
     }
 }

@@ -48,6 +48,9 @@ struct PageFetcher: ~Copyable {
         lingering.reserveCapacity(registration.slotCount)
     }
 
+    /// Where bytes lie that were fetched into a slot's slab.
+    func slabAddress(_ slot: Int, _ byteOffset: Int) -> UInt { registration.slabs.address(slot, byteOffset) }
+
     var hasSlot: Bool { !free.isEmpty }
     var hasSlotForPush: Bool { free.count > Self.slotsForDemands }
 

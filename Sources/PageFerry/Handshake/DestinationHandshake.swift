@@ -45,6 +45,26 @@ enum DestinationHandshake {
         try channel.send(.accept, timeoutNanoseconds: timeoutNanoseconds)
     }
 
+    /// Comes back to a session on a new first connection, and says what is here.
+    ///
+    /// - Parameters:
+    ///   - resident: the payloads of `residentPages` frames.
+    ///   - timeoutNanoseconds: for each step.
+    static func resume<Channel: SetupChannel & ~Copyable>(
+        _ channel: inout Channel, _ session: SessionIdentity, lanesWanted: Int, layout: RegionLayout, resident: [[UInt8]],
+        timeoutNanoseconds: UInt64
+    ) throws(SessionError) -> SessionOffer {
+        let ours = Hello(role: .destination, lane: 0, laneCount: UInt8(lanesWanted), features: [], session: session)
+        try channel.send(.hello, ours.encoded(), timeoutNanoseconds: timeoutNanoseconds)
+        let theirs = try channel.receiveHello(from: .source, timeoutNanoseconds: timeoutNanoseconds)
+        // Whoever answers must know the secret too.
+        guard Int(theirs.laneCount) <= lanesWanted, session.matches(theirs.session) else { throw .unexpectedFrame(.hello) }
+        for payload in resident { try channel.send(.residentPages, payload, timeoutNanoseconds: timeoutNanoseconds) }
+        try channel.send(.accept, timeoutNanoseconds: timeoutNanoseconds)
+        return SessionOffer(
+            session: session, laneCount: Int(theirs.laneCount), features: theirs.features, layout: layout)
+    }
+
     /// Makes a further connection a bulk lane of the session.
     static func join<Channel: SetupChannel & ~Copyable>(
         _ channel: inout Channel, lane: Int, offer: SessionOffer, timeoutNanoseconds: UInt64

@@ -28,6 +28,29 @@ enum SourceHandshake {
         _ = try channel.receive(.accept, timeoutNanoseconds: timeoutNanoseconds)
     }
 
+    /// Answers a destination that comes back, and learns what it has.
+    ///
+    /// - Parameter timeoutNanoseconds: for each step.
+    static func resume<Channel: SetupChannel & ~Copyable>(
+        _ channel: inout Channel, _ offer: SessionOffer, timeoutNanoseconds: UInt64
+    ) throws(SessionError) -> ResidentMap {
+        let ours = Hello(
+            role: .source, lane: 0, laneCount: UInt8(offer.laneCount), features: offer.features, session: offer.session)
+        try channel.send(.hello, ours.encoded(), timeoutNanoseconds: timeoutNanoseconds)
+        var pages = PageBitmap(pageCount: offer.layout.totalPages)
+        var next = 0
+        while next < pages.pageCount {
+            let payload = try channel.receive(.residentPages, timeoutNanoseconds: timeoutNanoseconds)
+            do throws(FrameError) {
+                next = try ResidentPages.decode(payload, into: &pages, next: next)
+            } catch {
+                throw .damagedFrame(error)
+            }
+        }
+        _ = try channel.receive(.accept, timeoutNanoseconds: timeoutNanoseconds)
+        return ResidentMap(pages)
+    }
+
     /// Checks that a connection belongs to the session, and to a lane that is still free.
     static func admit<Channel: SetupChannel & ~Copyable>(
         _ channel: inout Channel, _ hello: Hello, to offer: SessionOffer, freeLanes: Set<Int>, timeoutNanoseconds: UInt64

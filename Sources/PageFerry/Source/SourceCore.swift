@@ -22,31 +22,44 @@ struct SourceCore: ~Copyable, TransportHandler {
     let mailbox: Mailbox<SourceOrder>
     let notify: @Sendable (SourceNotice) -> Void
     let relay: MachineStateRelay?
+    /// Reached by the destination's next connections when the link is lost.
+    let port: SourcePort
+    /// How long to wait for them.
+    let pauseNanoseconds: UInt64
     /// The destination reads the memory by itself: what it has is not known here.
-    let isExposed: Bool
+    private(set) var isExposed: Bool
     /// Writes the destination has asked for; it grants no more than these at a time.
     var grants = BoundedQueue<Grant>(capacity: SourceCore.mostGrants)
-    private let buffers: ControlBuffers
+    private var buffers: ControlBuffers
     private(set) var outbox: BoundedQueue<FrameHeader>
     /// Machine state on its way to the destination; bounded by the relay.
     private(set) var machineState: [[UInt8]] = []
     private var machineStateHasEnded = false
     /// Set when the session is to end; a nil reason inside means completed.
     private(set) var ending: SessionError??
+    /// Set when the link is gone and the session waits for another.
+    private(set) var lost: SessionError?
+    private(set) var pausedNanoseconds: UInt64?
+    private(set) var pauseCount = 0
+    /// The link that takes the place of the present one.
+    private(set) var restored: SourceLink?
     private(set) var guestStoppedNanoseconds: UInt64?
     private(set) var resumedNanoseconds: UInt64?
     private(set) var lastPageNanoseconds: UInt64?
     private(set) var isCommitted = false
+    private var hasLoaded = false
     /// When a thread at the destination last asked for a page.
     private(set) var lastRequestNanoseconds: UInt64 = 0
 
     init(
-        engine: consuming SourceEngine, laneCount: Int, mailbox: Mailbox<SourceOrder>, notify: @escaping @Sendable (SourceNotice) -> Void,
-        relay: MachineStateRelay?, isExposed: Bool
+        engine: consuming SourceEngine, laneCount: Int, port: SourcePort, pauseNanoseconds: UInt64,
+        notify: @escaping @Sendable (SourceNotice) -> Void, relay: MachineStateRelay?, isExposed: Bool
     ) {
         self.isExposed = isExposed
         self.engine = engine
-        self.mailbox = mailbox
+        self.port = port
+        self.pauseNanoseconds = pauseNanoseconds
+        mailbox = port.orders
         self.notify = notify
         self.relay = relay
         buffers = ControlBuffers(laneCount: laneCount)
@@ -55,6 +68,39 @@ struct SourceCore: ~Copyable, TransportHandler {
 
     mutating func end(_ reason: SessionError?) {
         if ending == nil { ending = .some(reason) }
+    }
+
+    /// Whether lanes are there, and the session goes on.
+    var isLinked: Bool { ending == nil && lost == nil && restored == nil }
+
+    /// The link is gone. The session waits for another where the destination may come back, and ends otherwise.
+    mutating func lose(_ reason: SessionError) {
+        guard ending == nil, lost == nil else { return }
+        guard pauseNanoseconds > 0, port.isResumable else { return end(reason) }
+        lost = reason
+        pausedNanoseconds = MonotonicClock.nowNanoseconds()
+        pauseCount += 1
+        notify(.paused(reason))
+    }
+
+    /// Takes the link that the destination has brought, and forgets what was on its way on the one before.
+    mutating func takeRestored() -> SourceLink? {
+        guard let link = restored.take() else { return nil }
+        engine.resume(resident: link.resident.pages)
+        buffers = ControlBuffers(laneCount: link.lanes.count)
+        isExposed = link.lanes.verbs != nil
+        while outbox.popFirst() != nil {}
+        while grants.popFirst() != nil {}
+        // Only what follows the commit is resumed, and the machine state was across before it.
+        for piece in machineState { relay?.accepted(bytes: piece.count) }
+        machineState.removeAll()
+        machineStateHasEnded = false
+        if guestStoppedNanoseconds != nil { enqueue(FrameHeader(.guestStopped)) }
+        if isCommitted { enqueue(FrameHeader(.commit)) }
+        lost = nil
+        pausedNanoseconds = nil
+        notify(.restored)
+        return link
     }
 
     // MARK: Orders
@@ -73,6 +119,10 @@ struct SourceCore: ~Copyable, TransportHandler {
             case .commit:
                 isCommitted = true
                 enqueue(FrameHeader(.commit))
+            case .restored(let link):
+                // The destination has given the link before up, whether that was noticed here or not.
+                restored?.close()
+                restored = link
             case .end(let reason):
                 end(reason)
             }
@@ -160,10 +210,12 @@ struct SourceCore: ~Copyable, TransportHandler {
         case .machineStateEnd:
             relay?.deliverEnd()
         case .loaded:
-            notify(.loaded)
+            // Told again on every new link.
+            if !hasLoaded { notify(.loaded) }
+            hasLoaded = true
         case .resumed:
-            resumedNanoseconds = MonotonicClock.nowNanoseconds()
-            notify(.resumed)
+            if resumedNanoseconds == nil { notify(.resumed) }
+            resumedNanoseconds = resumedNanoseconds ?? MonotonicClock.nowNanoseconds()
         case .allResident:
             // Believed only when it can be true: the memory is let go for it.
             guard guestStoppedNanoseconds != nil, isExposed || engine.isAllSent, relay == nil || isCommitted else { return end(.unexpectedFrame(header.kind)) }
@@ -184,20 +236,7 @@ struct SourceCore: ~Copyable, TransportHandler {
     mutating func sent(_ token: UInt64, lane: LaneIndex) {}
 
     mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure) {
-        end(SessionError(closure: reason, lane: lane))
-    }
-}
-
-extension SessionError {
-    /// The end of a lane, as the end of a session.
-    init(closure: LaneClosure, lane: LaneIndex) {
-        let name = lane == .urgent ? "the urgent lane" : "bulk lane \(lane.rawValue)"
-        switch closure {
-        case .endOfStream: self = .linkLost("the peer closed \(name)")
-        case .truncated: self = .linkLost("\(name) ended inside a frame")
-        case .failed(let errno): self = .linkLost("\(name): \(SystemError.text(errno))")
-        case .failedWork(let code): self = .linkLost("\(name): \(WorkStatus(code: code))")
-        case .refused(let error): self = .damagedFrame(error)
-        }
+        let error = SessionError(closure: reason, lane: lane)
+        if case .linkLost = error { lose(error) } else { end(error) }
     }
 }

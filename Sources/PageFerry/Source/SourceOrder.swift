@@ -7,6 +7,8 @@ enum SourceOrder: Sendable {
     case machineStateEnd
     /// The switch: from here on the source never resumes.
     case commit
+    /// The destination has come back after the link was lost, or before that was noticed here.
+    case restored(SourceLink)
     /// End the session and tell the destination why.
     case end(SessionError)
 }
@@ -17,6 +19,10 @@ public enum SourceNotice: Sendable {
     case loaded
     /// The guest runs at the destination.
     case resumed
+    /// The link was lost: the destination is waited for.
+    case paused(SessionError)
+    /// The destination has come back.
+    case restored
     /// Every page is at the destination.
     case allResident
     /// The session is over; nil when it completed.

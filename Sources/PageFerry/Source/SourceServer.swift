@@ -15,6 +15,7 @@ public struct OpenedSource: Sendable {
     /// The destination, for messages.
     public let peer: String
     let layout: RegionLayout
+    let port: SourcePort
 
     /// Makes the memory ready for a destination that reads it by RDMA; nothing to do for others. Pins it, which takes time:
     /// call it while the guest still runs.
@@ -51,12 +52,17 @@ public final class SourceServer: Sendable {
     /// A session whose lanes are still being joined.
     private struct Pending {
         var offer: SessionOffer
+        let port: SourcePort
+        /// Of a destination that comes back.
+        var resident: ResidentMap?
         var lanes: [ConnectedLane?]
         var peer: String
     }
 
     private struct State {
         var pending: [UInt64: Pending] = [:]
+        /// Sessions that are open, by identifier.
+        var ports: [UInt64: SourcePort] = [:]
         /// Sessions opened and not yet ended.
         var openCount = 0
         var handshakes = 0
@@ -137,7 +143,10 @@ public final class SourceServer: Sendable {
 
     /// A session taken from `nextSession` is over: another may take its place.
     public func sessionEnded() {
-        state.withLock { $0.openCount -= 1 }
+        state.withLock { state in
+            state.openCount -= 1
+            state.ports = state.ports.filter { !$0.value.isOver }
+        }
     }
 
     /// Stops listening, and drops destinations that are not fully connected.
@@ -220,8 +229,10 @@ public final class SourceServer: Sendable {
             var channel = try LaneChannel(lane)
             peer = channel.peerDescription
             let hello = try SourceHandshake.greet(&channel, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
-            if hello.lane == 0 {
+            if hello.lane == 0, hello.session.identifier == 0 {
                 try open(channel, hello)
+            } else if hello.lane == 0 {
+                try resume(channel, hello)
             } else {
                 try join(channel, hello)
             }
@@ -254,7 +265,7 @@ public final class SourceServer: Sendable {
             let peer = channel.peerDescription
             state.withLock { state in
                 state.pending[offer.session.identifier] = Pending(
-                    offer: offer, lanes: Array(repeating: nil, count: offer.laneCount), peer: peer)
+                    offer: offer, port: SourcePort(offer.session), lanes: Array(repeating: nil, count: offer.laneCount), peer: peer)
             }
             try SourceHandshake.offer(&channel, offer, timeoutNanoseconds: configuration.acceptTimeoutNanoseconds)
         } catch {
@@ -266,6 +277,33 @@ public final class SourceServer: Sendable {
             for case let lane? in joined { lane.close() }
             throw error
         }
+        complete(offer, lane: 0, channel.release())
+    }
+
+    /// A destination comes back to its session: takes what it says it has, and its new lanes.
+    private func resume(_ channel: consuming LaneChannel, _ hello: Hello) throws(SessionError) {
+        var channel = channel
+        guard let port = state.withLock({ $0.ports[hello.session.identifier] }), port.session.matches(hello.session), port.isResumable
+        else {
+            channel.refuse(.unknownSession)
+            throw .unknownSession
+        }
+        let offer = SessionOffer(
+            session: port.session, laneCount: min(Int(hello.laneCount), configuration.mostLanes), features: configuration.features,
+            layout: layout)
+        let pending = Pending(
+            offer: offer, port: port, lanes: Array(repeating: nil, count: offer.laneCount), peer: channel.peerDescription)
+        // An earlier attempt that came to nothing is forgotten.
+        let abandoned = state.withLock { $0.pending.updateValue(pending, forKey: port.session.identifier) }
+        for case let lane? in abandoned?.lanes ?? [] { lane.close() }
+        let resident: ResidentMap
+        do throws(SessionError) {
+            resident = try SourceHandshake.resume(&channel, offer, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
+        } catch {
+            channel.refuse(error)
+            throw error
+        }
+        state.withLock { $0.pending[port.session.identifier]?.resident = resident }
         complete(offer, lane: 0, channel.release())
     }
 
@@ -284,7 +322,7 @@ public final class SourceServer: Sendable {
 
     /// A lane is connected; with the last one the session is open.
     private func complete(_ offer: SessionOffer, lane: Int, _ connected: ConnectedLane) {
-        let (opened, isTaken) = state.withLock { state -> (OpenedSource?, Bool) in
+        let (opened, isTaken) = state.withLock { state -> ((OpenedSource, ResidentMap?)?, Bool) in
             guard var pending = state.pending[offer.session.identifier], pending.lanes[lane] == nil else { return (nil, false) }
             pending.lanes[lane] = connected
             let lanes = pending.lanes.compactMap { $0 }
@@ -295,9 +333,18 @@ public final class SourceServer: Sendable {
                 return (nil, true)
             }
             state.pending[offer.session.identifier] = nil
-            return (OpenedSource(lanes: lanes, features: offer.features, peer: pending.peer, layout: offer.layout), true)
+            state.ports[offer.session.identifier] = pending.port
+            if !offer.features.contains(.machineState) { pending.port.allowResumption() }
+            let opened = OpenedSource(
+                lanes: lanes, features: offer.features, peer: pending.peer, layout: offer.layout, port: pending.port)
+            return ((opened, pending.resident), true)
         }
         if !isTaken { connected.close() }
-        if let opened { arrivals.post(.opened(opened)) }
+        guard let (link, resident) = opened else { return }
+        if let resident {
+            link.port.restore(SourceLink(lanes: link.lanes, resident: resident))
+        } else {
+            arrivals.post(.opened(link))
+        }
     }
 }

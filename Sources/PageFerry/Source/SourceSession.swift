@@ -13,13 +13,16 @@ public final class SourceSession: Sendable {
         public var engine = SourceEngine.Configuration()
         /// How long to spin for the next request before sleeping, after something happened.
         public var spinNanoseconds: UInt64 = 50_000
+        /// How long to wait for a destination that has lost its link; 0 ends the session with the link. A machine's last
+        /// pages are nowhere else, so nothing shorter than for ever suits one.
+        public var pauseNanoseconds: UInt64 = .max
 
         public init() {}
     }
 
     private let notify: @Sendable (SourceNotice) -> Void
     public let statistics = SharedStatistics()
-    private let orders = Mailbox<SourceOrder>()
+    private let port: SourcePort
     private let relay: MachineStateRelay?
     private let thread = Mutex<DedicatedThread?>(nil)
 
@@ -35,7 +38,8 @@ public final class SourceSession: Sendable {
         notify: @escaping @Sendable (SourceNotice) -> Void
     ) {
         self.notify = notify
-        let orders = orders
+        port = opened.port
+        let orders = opened.port.orders
         relay = machineState.map { socket in
             MachineStateRelay(adopting: socket) { piece in
                 switch piece {
@@ -49,60 +53,82 @@ public final class SourceSession: Sendable {
                 DedicatedThread.preferCurrent()
                 let reason = serve(opened, memory, configuration)
                 relay?.stop()
+                port.end()
                 notify(.ended(reason))
             }
         }
     }
 
     /// The guest has stopped, or the memory was final from the start: requests are answered, the push begins.
-    public func guestStopped() { orders.post(.guestStopped) }
+    public func guestStopped() { port.orders.post(.guestStopped) }
 
     /// The switch: the source will never resume.
-    public func commit() { orders.post(.commit) }
+    public func commit() {
+        port.allowResumption()
+        port.orders.post(.commit)
+    }
 
     /// Ends the session and tells the destination why.
-    public func end(_ reason: SessionError) { orders.post(.end(reason)) }
+    public func end(_ reason: SessionError) { port.orders.post(.end(reason)) }
 
     /// Waits until the session's thread has ended. Call once, after `.ended`.
     public func join() { thread.withLock { $0.take() }?.join() }
 
     private func serve(_ opened: OpenedSource, _ image: SourceImage, _ configuration: Configuration) -> SessionError? {
-        if let connections = opened.lanes.verbs {
-            do throws(UringError) {
-                let transport = try VerbsTransport(lanes: connections)
-                do throws(SessionError) {
-                    let exposure = try image.exposure(for: connections[0].domain)
-                    return try run(transport, opened, image, exposure, configuration)
-                } catch {
-                    return error
+        do throws(SessionError) {
+            var lanes = opened.lanes
+            var state = SourceState(
+                core: SourceCore(
+                    engine: SourceEngine(layout: opened.layout, configuration: configuration.engine), laneCount: lanes.count,
+                    port: port, pauseNanoseconds: configuration.pauseNanoseconds, notify: notify, relay: relay,
+                    isExposed: lanes.verbs != nil),
+                memory: try SourceMemory(image))
+            while true {
+                state = try serve(lanes, state, image, configuration)
+                lanes = []
+                if state.core.ending == nil { state.core.waitForLink(statistics) }
+                if let ending = state.core.ending {
+                    statistics.publish(state.core.snapshot())
+                    return ending
                 }
+                if let link = state.core.takeRestored() { lanes = link.lanes }
+            }
+        } catch {
+            return error
+        }
+    }
+
+    /// Serves one link for as long as it lasts.
+    private func serve(
+        _ lanes: [ConnectedLane], _ state: consuming SourceState, _ image: SourceImage, _ configuration: Configuration
+    ) throws(SessionError) -> SourceState {
+        if let connections = lanes.verbs {
+            let exposure = try image.exposure(for: connections[0].domain)
+            do throws(UringError) {
+                return run(try VerbsTransport(lanes: connections), state, exposure, configuration)
             } catch {
-                return .cannotConnect(error.description)
+                throw .cannotConnect(error.description)
             }
         }
         var transportConfiguration = StreamConfiguration()
         // Requests are headers without payload: many come with one receive.
         transportConfiguration.urgentReadAheadBytes = 8 << 10
         do throws(StreamError) {
-            let transport = try StreamTransport(
-                lanes: StreamLanes(opened.lanes.sockets ?? []), configuration: transportConfiguration)
-            do throws(SessionError) { return try run(transport, opened, image, nil, configuration) } catch { return error }
+            let transport = try StreamTransport(lanes: StreamLanes(lanes.sockets ?? []), configuration: transportConfiguration)
+            return run(transport, state, nil, configuration)
         } catch {
-            return .cannotConnect(error.description)
+            throw .cannotConnect(error.description)
         }
     }
 
     private func run<Transport: PageTransport & ~Copyable>(
-        _ transport: consuming Transport, _ opened: OpenedSource, _ image: SourceImage, _ exposure: SourceExposure?,
+        _ transport: consuming Transport, _ state: consuming SourceState, _ exposure: SourceExposure?,
         _ configuration: Configuration
-    ) throws(SessionError) -> SessionError? {
-        let memory = try SourceMemory(image)
-        let core = SourceCore(
-            engine: SourceEngine(layout: opened.layout, configuration: configuration.engine), laneCount: opened.lanes.count,
-            mailbox: orders, notify: notify, relay: relay, isExposed: exposure != nil)
+    ) -> SourceState {
         var shard = SourceShard(
-            core: core, transport: transport, memory: memory, exposure: exposure, statistics: statistics,
+            state: state, transport: transport, exposure: exposure, statistics: statistics,
             spinNanoseconds: configuration.spinNanoseconds)
-        return shard.run()
+        shard.run()
+        return shard.release()
     }
 }

@@ -31,33 +31,33 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private var nextStatisticsNanoseconds: UInt64 = 0
 
     init(
-        core: consuming SourceCore, transport: consuming Transport, memory: consuming SourceMemory,
-        exposure: SourceExposure?, statistics: SharedStatistics, spinNanoseconds: UInt64
+        state: consuming SourceState, transport: consuming Transport, exposure: SourceExposure?,
+        statistics: SharedStatistics, spinNanoseconds: UInt64
     ) {
-        self.core = core
+        core = state.core
         endedLanes = Array(repeating: false, count: transport.laneCount)
         self.transport = transport
-        self.memory = memory
+        memory = state.memory
         self.exposure = exposure
         announcement = nil
         self.statistics = statistics
         self.spinNanoseconds = spinNanoseconds
     }
 
-    /// Runs until the session is over.
-    ///
-    /// - Returns: nil when it completed.
-    mutating func run() -> SessionError? {
+    /// Runs until the session is over, or has no link any more.
+    mutating func run() {
         transport.watch(descriptor: core.mailbox.descriptor, token: SourceCore.mailboxToken)
         core.readable(SourceCore.mailboxToken)
-        while core.ending == nil {
+        while core.isLinked {
             let wait = sendWhatIsDue()
             transport.poll(&core, wait: wait)
             publishStatistics(force: false)
         }
         finish()
-        return core.ending ?? nil
     }
+
+    /// What outlives the link.
+    consuming func release() -> SourceState { SourceState(core: core, memory: memory) }
 
     /// Fills the lanes: demands first, then control, then windows, then the push.
     ///
@@ -172,8 +172,8 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         case .zero(let range, let reason):
             accepted = transport.submit(FrameHeader(.zeroPages, reason: reason, range: range), lane: lane)
         }
-        // Room was checked before the engine was asked; only a lane that has just closed refuses, and that ends the session.
-        if !accepted { core.end(.linkLost("a lane refused a frame")) }
+        // Room was checked before the engine was asked; only a lane that has just closed refuses: the link is lost.
+        if !accepted { core.lose(.linkLost("a lane refused a frame")) }
     }
 
     private mutating func announceEnd() {
@@ -184,12 +184,18 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     }
 
     private mutating func finish() {
-        if let reason = core.ending ?? nil {
+        guard let ending = core.ending else {
+            transport.abandon()
+            return publishStatistics(force: true)
+        }
+        if let reason = ending {
             let (header, payload) = reason.failure.encoded()
             if case .peerFailed = reason {
             } else {
                 _ = transport.submit(header, copying: payload, lane: .urgent)
             }
+        } else {
+            _ = transport.submit(FrameHeader(.farewell), lane: .urgent)
         }
         transport.close()
         publishStatistics(force: true)
@@ -199,21 +205,12 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         let now = MonotonicClock.nowNanoseconds()
         guard force || now >= nextStatisticsNanoseconds else { return }
         nextStatisticsNanoseconds = now + Self.statisticsIntervalNanoseconds
-        var snapshot = SessionStatistics()
-        snapshot.totalPages = core.engine.layout.totalPages
-        snapshot.missingPages = core.isExposed && core.lastPageNanoseconds != nil ? 0 : core.engine.unsentPages
-        snapshot.counts = core.engine.counts
-        snapshot.faults = core.engine.requestCount
-        snapshot.guestStoppedNanoseconds = core.guestStoppedNanoseconds
-        snapshot.resumedNanoseconds = core.resumedNanoseconds
-        snapshot.lastPageNanoseconds = core.lastPageNanoseconds
-        snapshot.phase =
-            switch core.ending {
-            case .some(.none): .completed
-            case .some(.some(.cancelled)): .cancelled
-            case .some(.some): .failed
-            case .none: core.guestStoppedNanoseconds == nil ? .active : .postcopyActive
-            }
-        statistics.publish(snapshot)
+        statistics.publish(core.snapshot())
     }
+}
+
+/// What of a source's session outlives a link.
+struct SourceState: ~Copyable {
+    var core: SourceCore
+    var memory: SourceMemory
 }

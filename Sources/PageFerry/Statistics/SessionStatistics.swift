@@ -10,6 +10,8 @@ public enum SessionPhase: String, Sendable, Hashable {
     case active
     /// The guest has stopped on the source: its pages follow, by demand and by push.
     case postcopyActive = "postcopy-active"
+    /// The link was lost: the peers look for each other, guest threads that touch missing pages wait.
+    case postcopyPaused = "postcopy-paused"
     case completed
     case failed
     case cancelled
@@ -33,6 +35,12 @@ public struct SessionStatistics: Sendable {
     public var guestStoppedNanoseconds: UInt64?
     public var resumedNanoseconds: UInt64?
     public var lastPageNanoseconds: UInt64?
+    /// Since when the session is without a link; nil while it has one.
+    public var pausedNanoseconds: UInt64?
+    /// How often the link was lost.
+    public var pauseCount = 0
+    /// Why the session is paused, or what the last attempt to end that met.
+    public var obstacle: SessionError?
 
     public init() {}
 }

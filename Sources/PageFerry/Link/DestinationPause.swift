@@ -1,0 +1,103 @@
+import Glibc
+import PageCore
+import PageEngine
+import PageWire
+
+// A session without a link: faults and removals are taken as ever, so that nobody waits for this thread who need not wait for a
+// page; nothing is sent; the source is looked for.
+extension DestinationCore {
+    /// How long a source is looked for only to tell it that every page is in.
+    private static var farewellNanoseconds: UInt64 { 60_000_000_000 }
+
+    /// Takes the lanes' traces out of the state machine, then waits until the source is found again, the session is ended, or the
+    /// pause has lasted too long.
+    mutating func waitForLink(_ statistics: SharedStatistics) {
+        engine.linkLost(&memory)
+        memory.forgetOutgoing()
+        noticeMemoryFailure()
+        let began = MonotonicClock.nowNanoseconds()
+        let most = hasReported ? min(pauseNanoseconds, Self.farewellNanoseconds) : pauseNanoseconds
+        schedule = SearchSchedule(nowNanoseconds: began)
+        // What is parked lies in slabs of the lost link.
+        while ending == nil, restored == nil || memory.hasParked {
+            let now = MonotonicClock.nowNanoseconds()
+            // The guest lacks nothing any more: only the source has not heard of it.
+            guard now - began < most else { return end(hasReported ? nil : lost) }
+            if search == nil, restored == nil, now >= schedule.nextNanoseconds {
+                search = SourceSearch(finder, resident: engine.residentPayloads(), orders: mailbox)
+            }
+            statistics.publish(snapshot())
+            waitForEvents(now)
+        }
+        if ending != nil {
+            search?.abandon()
+            restored?.close()
+        }
+        search = nil
+    }
+
+    /// Waits for orders, faults and removals, and takes them.
+    private mutating func waitForEvents(_ now: UInt64) {
+        var entries = [pollfd(fd: mailbox.descriptor, events: Int16(POLLIN), revents: 0)]
+        for number in 0..<memory.userfaultCount {
+            entries.append(pollfd(fd: memory.userfaultDescriptor(number), events: Int16(POLLIN), revents: 0))
+        }
+        var timeoutNanoseconds: UInt64 = 100_000_000
+        if search == nil { timeoutNanoseconds = min(timeoutNanoseconds, schedule.nextNanoseconds - min(now, schedule.nextNanoseconds)) }
+        // What the kernel refuses has no event of its own.
+        if memory.hasParked { timeoutNanoseconds = 1_000_000 }
+        // SAFETY: local entries, as many as said, for the duration of the call.
+        _ = unsafe poll(&entries, nfds_t(entries.count), Int32((timeoutNanoseconds + 999_999) / 1_000_000))
+        readable(Self.mailboxToken)
+        _ = readAllFaults()
+        retryParked()
+    }
+
+    mutating func searchEnded(_ error: SessionError) {
+        search = nil
+        let now = MonotonicClock.nowNanoseconds()
+        // It has heard already that every page is in, and is gone.
+        if error == .peerUnknowsSession { return end(hasReported ? nil : error) }
+        schedule.failed(nowNanoseconds: now)
+        obstacle = error
+    }
+
+    /// Takes the link that was found, and asks for everything that threads wait for.
+    mutating func takeRestored() -> DestinationLink? {
+        guard memory.failure == nil, let link = restored.take() else { return nil }
+        memory.resume(laneCount: link.lanes.count, fetches: link.lanes.verbs != nil, engine.layout, method)
+        if memory.isFetching { memory.fetcher!.planner.resume(resident: engine.settledPages) }
+        prepare(laneCount: link.lanes.count)
+        forgetReturnPath()
+        if hasLoaded { memory.enqueue(.init(.loaded)) }
+        if resumedNanoseconds != nil { memory.enqueue(.init(.resumed)) }
+        hasReported = false
+        lost = nil
+        obstacle = nil
+        pausedNanoseconds = nil
+        engine.linkRestored(laneCount: memory.slotCount ?? link.lanes.count, &memory)
+        noticeMemoryFailure()
+        notify(.restored)
+        return link
+    }
+
+    /// What the session has done so far.
+    func snapshot() -> SessionStatistics {
+        var snapshot = SessionStatistics()
+        snapshot.totalPages = engine.layout.totalPages
+        snapshot.missingPages = engine.missingPages
+        snapshot.counts = engine.counts
+        snapshot.faults = engine.faultCount
+        snapshot.networkFaults = engine.missCount
+        snapshot.waitingFaults = engine.waitingPages
+        snapshot.latency = FaultLatency(memory.ledger.latencies)
+        snapshot.guestStoppedNanoseconds = guestStoppedNanoseconds
+        snapshot.resumedNanoseconds = resumedNanoseconds
+        snapshot.lastPageNanoseconds = lastPageNanoseconds
+        snapshot.pausedNanoseconds = pausedNanoseconds
+        snapshot.pauseCount = pauseCount
+        snapshot.obstacle = obstacle ?? lost
+        snapshot.phase = SessionPhase(ending, isPaused: lost != nil, hasStopped: guestStoppedNanoseconds != nil)
+        return snapshot
+    }
+}
