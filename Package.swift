@@ -59,7 +59,7 @@ let package = Package(
         .target(
             name: "Demonstration",
             dependencies: [
-                "PageCore", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "CShims", "PageCore", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
@@ -100,7 +100,7 @@ let package = Package(
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "HandoffTests", dependencies: ["Handoff", "CShims"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation", "PageEngine", "PageWire"], swiftSettings: tests),
-        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Handoff", "Verbs", "VerbsTransport"], swiftSettings: tests),
+        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Demonstration", "Handoff", "Verbs", "VerbsTransport"], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration"], swiftSettings: tests),
         .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking", "PageEngine", "PageSimulation"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),

@@ -62,7 +62,10 @@ extension DestinationEngine {
             let piece = layout.range(region, sessionPages: from..<end)
             if isDropped {
                 counts.dropped += piece.count
-                if case .direct = reception.placement { sink.erase(piece) }
+                if case .direct = reception.placement {
+                    sink.erase(piece)
+                    sink.record(piece)
+                }
                 resolveDemanded(piece, &sink)
             } else {
                 settled.insert(from..<end)
@@ -79,6 +82,7 @@ extension DestinationEngine {
     ) {
         switch reception.placement {
         case .direct:
+            sink.record(piece)
             installUnheld(piece, &sink)
         case .slab:
             let offset = layout.byteCount(piece.region, pages: piece.first - reception.range.first)
@@ -114,6 +118,7 @@ extension DestinationEngine {
         guard Int(range.region) < layout.count, layout.contains(range) else { throw .outsideRegions(range) }
         if receptions.contains(where: { $0.range.overlaps(range) }) { throw .receivedTwice(range) }
         counts.zero += settled.insert(layout.sessionPages(range))
+        sink.record(range)
         resolveDemanded(range, &sink)
     }
 

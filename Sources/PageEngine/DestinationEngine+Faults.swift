@@ -65,9 +65,18 @@ extension DestinationEngine {
         let fresh = settled.insert(pages)
         guard fresh > 0 else { return }
         counts.removed += fresh
+        recordRemoved(range, &sink)
         // Told at `retry`, behind requests and in runs: a flood of removals must not take the room of demands.
         unreportedRemovals.insert(pages)
         resolveDemanded(range, &sink)
+    }
+
+    /// Pages given up are on record at once, except where a lane is still writing: those once they are erased.
+    private mutating func recordRemoved<Sink: DestinationSink & ~Copyable>(_ range: PageRange, _ sink: inout Sink) {
+        guard receptions.contains(where: { $0.range.overlaps(range) }) else { return sink.record(range) }
+        for page in range.first..<range.end where !isBeingOverwritten(range.region, page) {
+            sink.record(PageRange(region: range.region, first: page, count: 1))
+        }
     }
 
     /// Tells the source of removals, in runs as long as they have become, as far as there is room now.

@@ -10,6 +10,9 @@ extension DestinationEngine {
         guard case .direct(let range) = reception.placement else { return }
         // Half a page must never be found in mapping B, neither by a resolve nor at the end of the session.
         sink.erase(range)
+        for page in range.first..<range.end where isSettled(range.region, page) {
+            sink.record(PageRange(region: range.region, first: page, count: 1))
+        }
         resolveDemanded(range, &sink)
     }
 
@@ -20,6 +23,13 @@ extension DestinationEngine {
         refusedPrefetch = nil
         hasReportedAllResident = false
         replays.restart()
+    }
+
+    /// Takes over from a daemon that died, with what it has on record (`DestinationSink.record`). Call before anything else;
+    /// then wake whoever waits, so that their faults are read anew, and go on as after a lost link.
+    public mutating func adopt(resident: borrowing PageBitmap) {
+        precondition(faultCount == 0 && settled.setCount == 0, "a session is taken over at its start")
+        counts.found = settled.replace(with: resident).set
     }
 
     /// Which pages are settled, as the payloads of `residentPages` frames. What settles later is told by the usual frames.

@@ -9,6 +9,10 @@ public protocol DestinationSink: ~Copyable {
     mutating func request(_ window: PageRange, demanded: PageIndex, stride: Int) -> Bool
     /// Ask the source for pages nobody waits for yet: a range, or every `stride`th page of it.
     mutating func prefetch(_ window: PageRange, stride: Int) -> Bool
+    /// The range is settled for good, and mapping B holds its content (nothing, where it reads as zero): whoever takes this
+    /// session over after a crash may believe it from now on. Called before the range is made visible, so that no page that a
+    /// guest may have written to is ever fetched again. A range from a slab is not told of: `installFromSlab` knows when it is in.
+    mutating func record(_ range: PageRange)
     /// The bytes of the range lie complete in mapping B: make the pages visible and wake who waits for them.
     mutating func install(_ range: PageRange)
     /// The bytes of the range lie in the lane's slab from `byteOffset`: copy or move them in, and wake who waits.

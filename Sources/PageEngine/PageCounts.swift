@@ -18,6 +18,7 @@ public struct PageCounts: Sendable, Hashable {
     /// Source: pages that had left, and were lost with a link.
     public var lost = 0
     /// Source: pages that had not left, and of which the destination said after a lost link that it has them.
+    /// Destination: pages that came to a daemon before this one.
     public var found = 0
     /// Bytes of page content that crossed.
     public var contentBytes = 0

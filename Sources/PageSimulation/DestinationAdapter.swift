@@ -133,6 +133,8 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
         noteShown(number)
     }
 
+    mutating func record(_ range: PageRange) {}
+
     mutating func erase(_ range: PageRange) {
         if bug == .leavesLateBytes || (bug == .keepsHalfPages && isLosingLanes) { return }
         for page in layout.sessionPages(range) { guest.erase(page) }

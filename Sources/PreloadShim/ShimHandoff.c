@@ -1,5 +1,6 @@
 // The VMM's side of the native hand-off (Documentation/Handoff.md): hello, one region at a time, ready; each answered.
-// Uses the stack only: the caller may be in the middle of an allocation.
+// Uses the stack only: the caller may be in the middle of an allocation. Once the memory is served a thread watches the
+// daemon; when it dies, everything is handed over again to the one that takes its place, while the guest waits for its pages.
 
 #define _GNU_SOURCE
 #include "ShimInternal.h"
@@ -8,6 +9,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +31,7 @@
 
 #define HANDOFF_MAGIC 0x48464750u
 #define HANDOFF_VERSION 1u
+#define HANDOFF_AGAIN 1u
 #define HANDOFF_MOST_TEXT 512
 enum message_kind { MESSAGE_HELLO = 1, MESSAGE_REGION = 2, MESSAGE_READY = 3, MESSAGE_ANSWER = 4 };
 
@@ -58,8 +63,30 @@ _Static_assert(sizeof(struct header) == 16 && offsetof(struct region_payload, na
 static char socket_path[sizeof ((struct sockaddr_un *)NULL)->sun_path];
 static int device_descriptor = -1;
 static int64_t timeout_milliseconds;
-// Kept open for the life of the process: its end tells the daemon that the VMM has gone.
+// Kept open for the life of the process: its end tells the daemon that the VMM has gone, or this side that the daemon has.
 static int connection = -1;
+
+// What was handed over, for the daemon that takes over. Descriptors are this library's own.
+#define HANDOFF_MOST_REGIONS 256
+static struct handed_over {
+    struct region_payload payload;
+    uint32_t payload_bytes;
+    int descriptors[2];
+} regions[HANDOFF_MOST_REGIONS];
+static uint32_t region_count;
+
+// Set in the thread that hands over again: there a failure is no reason to end the VMM, only to try once more.
+static __thread int is_reattaching __attribute__((tls_model("initial-exec")));
+
+__attribute__((format(printf, 1, 2))) static int fail(const char *format, ...) {
+    if (is_reattaching) return -1;
+    char text[SHIM_TEXT_BYTES / 2];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    shim_die("%s", text);
+}
 
 void shim_handoff_configure(const char *path, const char *device, const char *timeout_seconds) {
     if (strlen(path) >= sizeof socket_path) shim_die("PAGEFERRY_HANDOFF='%s' is too long for a unix socket", path);
@@ -76,18 +103,18 @@ static int64_t now_milliseconds(void) {
     return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
-static void await(short events, int64_t deadline) {
+static int await(short events, int64_t deadline) {
     for (;;) {
         int64_t left = deadline - now_milliseconds();
         struct pollfd waiting = { .fd = connection, .events = events };
         int ready = poll(&waiting, 1, left > 0 ? (int)left : 0);
-        if (ready > 0) return;
-        if (ready == 0) shim_die("the page daemon at '%s' did not answer in time", socket_path);
-        if (errno != EINTR) shim_die("waiting for the page daemon failed: %s", strerror(errno));
+        if (ready > 0) return 0;
+        if (ready == 0) return fail("the page daemon at '%s' did not answer in time", socket_path);
+        if (errno != EINTR) return fail("waiting for the page daemon failed: %s", strerror(errno));
     }
 }
 
-static void send_message(
+static int send_message(
     enum message_kind kind, const void *payload, uint32_t payload_bytes, const int *descriptors, int descriptor_count
 ) {
     struct header header = {
@@ -117,49 +144,62 @@ static void send_message(
         }
         ssize_t count = sendmsg(connection, &message, MSG_NOSIGNAL);
         if (count >= 0) sent += (size_t)count;
-        else if (errno == EAGAIN) await(POLLOUT, deadline);
-        else if (errno == EPIPE || errno == ECONNRESET) return;  // Its answer, already under way, says why.
-        else if (errno != EINTR) shim_die("sending to the page daemon failed: %s", strerror(errno));
+        else if (errno == EAGAIN) { if (await(POLLOUT, deadline) < 0) return -1; }
+        else if (errno == EPIPE || errno == ECONNRESET) return 0;  // Its answer, already under way, says why.
+        else if (errno != EINTR) return fail("sending to the page daemon failed: %s", strerror(errno));
     }
+    return 0;
 }
 
-static void receive_exactly(void *buffer, size_t length, int64_t deadline) {
+static int receive_exactly(void *buffer, size_t length, int64_t deadline) {
     for (size_t received = 0; received < length;) {
         ssize_t count = recv(connection, (char *)buffer + received, length - received, 0);
         if (count > 0) received += (size_t)count;
-        else if (count == 0 || errno == ECONNRESET) shim_die("the page daemon at '%s' ended during the hand-off", socket_path);
-        else if (errno == EAGAIN) await(POLLIN, deadline);
-        else if (errno != EINTR) shim_die("receiving from the page daemon failed: %s", strerror(errno));
+        else if (count == 0 || errno == ECONNRESET) return fail("the page daemon at '%s' ended during the hand-off", socket_path);
+        else if (errno == EAGAIN) { if (await(POLLIN, deadline) < 0) return -1; }
+        else if (errno != EINTR) return fail("receiving from the page daemon failed: %s", strerror(errno));
     }
+    return 0;
 }
 
-static void expect_success(void) {
+static int expect_success(void) {
     int64_t deadline = now_milliseconds() + timeout_milliseconds;
     struct header header;
-    receive_exactly(&header, sizeof header, deadline);
+    if (receive_exactly(&header, sizeof header, deadline) < 0) return -1;
     uint32_t payload_bytes = le32toh(header.payload_bytes);
     if (le32toh(header.magic) != HANDOFF_MAGIC || le16toh(header.kind) != MESSAGE_ANSWER || header.descriptor_count != 0
         || payload_bytes < sizeof(struct pair_payload) || payload_bytes > sizeof(struct pair_payload) + HANDOFF_MOST_TEXT) {
-        shim_die("what listens at '%s' is no page daemon of this version", socket_path);
+        return fail("what listens at '%s' is no page daemon of this version", socket_path);
     }
     struct pair_payload answer;
     char text[HANDOFF_MOST_TEXT + 1] = "";
-    receive_exactly(&answer, sizeof answer, deadline);
-    receive_exactly(text, payload_bytes - sizeof answer, deadline);
-    if (answer.first != 0) shim_die("the page daemon refused: %s", text);
+    if (receive_exactly(&answer, sizeof answer, deadline) < 0) return -1;
+    if (receive_exactly(text, payload_bytes - sizeof answer, deadline) < 0) return -1;
+    return answer.first == 0 ? 0 : fail("the page daemon refused: %s", text);
 }
 
-static void connect_and_greet(void) {
+static int connect_and_greet(void) {
     connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (connection < 0) shim_die("cannot make a socket: %s", strerror(errno));
+    if (connection < 0) return fail("cannot make a socket: %s", strerror(errno));
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     strcpy(address.sun_path, socket_path);
     if (connect(connection, (struct sockaddr *)&address, sizeof address) < 0) {
-        shim_die("cannot reach the page daemon at '%s': %s; start it before the VMM", socket_path, strerror(errno));
+        return fail("cannot reach the page daemon at '%s': %s; start it before the VMM", socket_path, strerror(errno));
     }
-    struct pair_payload hello = { htole32(HANDOFF_VERSION), 0 };
-    send_message(MESSAGE_HELLO, &hello, sizeof hello, NULL, 0);
-    expect_success();
+    struct pair_payload hello = { htole32(HANDOFF_VERSION), htole32(is_reattaching ? HANDOFF_AGAIN : 0) };
+    if (send_message(MESSAGE_HELLO, &hello, sizeof hello, NULL, 0) < 0) return -1;
+    return expect_success();
+}
+
+static int send_region(const struct handed_over *region) {
+    if (send_message(MESSAGE_REGION, &region->payload, region->payload_bytes, region->descriptors, 2) < 0) return -1;
+    return expect_success();
+}
+
+static int send_ready(void) {
+    struct pair_payload ready = { htole32(region_count), 0 };
+    if (send_message(MESSAGE_READY, &ready, sizeof ready, NULL, 0) < 0) return -1;
+    return expect_success();
 }
 
 static int open_userfault(uint64_t required) {
@@ -194,6 +234,7 @@ static uint32_t page_size_of(int file, int *huge) {
 
 void shim_handoff_region(const struct shim_region *region) {
     if (connection < 0) connect_and_greet();
+    if (region_count == HANDOFF_MOST_REGIONS) shim_die("the guest has more than %d RAM files", HANDOFF_MOST_REGIONS);
     int huge;
     uint32_t page_size = page_size_of(region->file, &huge);
     int userfault = open_userfault(huge ? UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS
@@ -205,23 +246,57 @@ void shim_handoff_region(const struct shim_region *region) {
         shim_die("cannot register %llu bytes of guest RAM: %s; the RAM file must lie on tmpfs or hugetlbfs, or be a memfd",
             (unsigned long long)length, strerror(errno));
     }
-    struct region_payload payload = {
+    struct handed_over *handed = &regions[region_count];
+    handed->payload = (struct region_payload){
         .address = htole64((uintptr_t)region->address), .length = htole64(length),
         .file_offset = htole64((uint64_t)region->offset), .page_size = htole32(page_size), .kind = htole16(1),
         .modes = htole16((uint16_t)modes), .userfault_of = htole16(0xffff),
     };
-    static unsigned number;
-    int name_bytes = snprintf(payload.name, sizeof payload.name, "ram%u", number++);
-    payload.name_bytes = htole16((uint16_t)name_bytes);
-    int descriptors[2] = { userfault, region->file };
-    send_message(MESSAGE_REGION, &payload, (uint32_t)(offsetof(struct region_payload, name) + (size_t)name_bytes), descriptors, 2);
-    expect_success();
-    // `userfault` stays open on purpose: were the daemon's the last, its death would turn missing pages into zeros.
-    // Now the guest waits for it in place of that.
+    int name_bytes = snprintf(handed->payload.name, sizeof handed->payload.name, "ram%u", region_count);
+    handed->payload.name_bytes = htole16((uint16_t)name_bytes);
+    handed->payload_bytes = (uint32_t)(offsetof(struct region_payload, name) + (size_t)name_bytes);
+    // Both stay open on purpose: were the daemon's userfaultfd the last, its death would turn missing pages into zeros. Now
+    // the guest waits for the next one in place of that.
+    handed->descriptors[0] = userfault;
+    handed->descriptors[1] = fcntl(region->file, F_DUPFD_CLOEXEC, 3);
+    if (handed->descriptors[1] < 0) shim_die("no descriptor is left for the guest's RAM file: %s", strerror(errno));
+    send_region(handed);
+    region_count++;
+}
+
+// Waits for the daemon's end, then for the next one, for as long as the VMM lives.
+static void *keep_attached(void *unused) {
+    (void)unused;
+    is_reattaching = 1;
+    int pause_milliseconds = 20;
+    for (;;) {
+        struct pollfd waiting = { .fd = connection, .events = POLLIN };
+        if (connection >= 0 && poll(&waiting, 1, -1) <= 0) continue;
+        if (connection >= 0) close(connection);
+        connection = -1;
+        int attached = connect_and_greet() == 0;
+        for (uint32_t index = 0; attached && index < region_count; index++) attached = send_region(&regions[index]) == 0;
+        if (attached && send_ready() == 0) {
+            pause_milliseconds = 20;
+            continue;
+        }
+        if (connection >= 0) close(connection);
+        connection = -1;
+        // Nothing tells when the next daemon listens; a socket that is not there yet has no event.
+        poll(NULL, 0, pause_milliseconds);
+        if (pause_milliseconds < 1000) pause_milliseconds *= 2;
+    }
+    return NULL;
 }
 
 void shim_handoff_ready(uint32_t count) {
-    struct pair_payload ready = { htole32(count), 0 };
-    send_message(MESSAGE_READY, &ready, sizeof ready, NULL, 0);
-    expect_success();
+    (void)count;
+    send_ready();
+    // The VMM's signals are none of the thread's business.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t keeper;
+    if (pthread_create(&keeper, NULL, keep_attached, NULL) == 0) pthread_detach(keeper);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

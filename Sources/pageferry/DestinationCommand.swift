@@ -57,6 +57,10 @@ struct DestinationCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The preload library that hands QEMU's memory over; found beside this program by default.", valueName: "path"))
     var shim: String?
 
+    @Option(help: ArgumentHelp(
+        "Keep here what a daemon needs that is started again after this one has died; a directory of its own.", valueName: "directory"))
+    var state: String?
+
     @Option(help: ArgumentHelp("Write what happened to this file as JSON.", valueName: "file"))
     var json: String?
 
@@ -86,16 +90,25 @@ struct DestinationCommand: ParsableCommand {
         }
     }
 
-    /// Connects to the source and learns what it offers.
-    func connector(features: ProtocolFeatures) throws(CommandFailure) -> DestinationConnector {
+    func connectorConfiguration(features: ProtocolFeatures) -> DestinationConnector.Configuration {
         var configuration = DestinationConnector.Configuration()
         configuration.features = features
         configuration.bulkLanes = bulkLanes
         configuration.transport = transport
         configuration.push = push
+        return configuration
+    }
+
+    func sourceAddress() throws(CommandFailure) -> StreamAddress {
+        try attempt { () throws(StreamError) in try StreamAddress(parsing: connect) }
+    }
+
+    /// Connects to the source and learns what it offers.
+    func connector(features: ProtocolFeatures) throws(CommandFailure) -> DestinationConnector {
+        let configuration = connectorConfiguration(features: features)
         // A file that is no trace is told of before anybody is bothered.
         if let replayTrace { _ = try TraceFile.read(replayTrace) }
-        let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: connect) }
+        let address = try sourceAddress()
         let connector = try attempt { () throws(SessionError) in
             try DestinationConnector(to: address, configuration: configuration)
         }

@@ -15,46 +15,72 @@ struct HandoffDestination {
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
         let path = command.handoff ?? ""
+        let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
         let listener = try attempt { () throws(HandoffError) in try HandoffListener(path: path) }
+        if let state, let left = try state.read(DestinationState.self, from: DestinationState.name) {
+            return try takeOver(left, state, listener, events)
+        }
         let connector = try command.connector(features: [])
         Console.info("waiting for memory on \(path)")
-        guard let connection = try accept(listener, events) else {
+        guard let memory = try AwaitedMemory.receive(listener, again: false, isCancelled: { isCancelled(events) }) else {
             connector.refuse(.cancelled)
             return
         }
-        let handedOver = try attempt { () throws(HandoffError) in
-            try connection.receiveRegions(timeoutNanoseconds: 30_000_000_000)
-        }
-        let list = try DestinationRegion.list(from: handedOver)
+        let list = try DestinationRegion.list(from: memory.regions)
         let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
         if command.prefault { try command.prefault(regions) }
         let opened: OpenedDestination
         do throws(SessionError) {
             opened = try connector.accept(regions)
         } catch {
-            try? connection.refuse(error.description)
+            try? memory.connection.refuse(error.description)
             throw CommandFailure(error)
         }
-        let session = DestinationSession(
-            opened, regions: regions, machineState: nil, configuration: try command.sessionConfiguration(for: opened.layout)
-        ) { events.post(.notice($0)) }
-        try attempt { () throws(HandoffError) in try connection.acknowledge() }
-        try finish(session, events)
+        var configuration = try command.sessionConfiguration(for: opened.layout)
+        if let state {
+            configuration.record = try attempt { () throws(SessionError) in
+                try ResidentRecord.create(path: state.file(DestinationState.recordName), layout: opened.layout)
+            }
+            try state.write(DestinationState(ticket: opened.ticket), to: DestinationState.name)
+        }
+        try serve(opened, regions, configuration, memory.connection, state, events)
     }
 
-    /// - Returns: nil when a signal came first.
-    private func accept(_ listener: borrowing HandoffListener, _ events: Mailbox<Event>) throws(CommandFailure) -> HandoffConnection? {
-        while true {
-            do throws(HandoffError) {
-                return try listener.accept(timeoutNanoseconds: 200_000_000)
-            } catch .timedOut {
-                for event in events.takeAll() {
-                    if case .signal = event { return nil }
-                }
-            } catch {
-                throw CommandFailure(error)
-            }
+    private func serve(
+        _ opened: OpenedDestination, _ regions: DestinationRegions, _ configuration: DestinationSession.Configuration,
+        _ connection: borrowing HandoffConnection, _ state: StateDirectory?, _ events: Mailbox<Event>
+    ) throws(CommandFailure) {
+        let session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) {
+            events.post(.notice($0))
         }
+        try attempt { () throws(HandoffError) in try connection.acknowledge() }
+        try finish(session, events)
+        // What failed is left for a daemon that may do better.
+        state?.remove(DestinationState.name)
+        state?.remove(DestinationState.recordName)
+    }
+
+    /// Goes on where a daemon that died has stopped: the memory is handed over again, the source is looked for.
+    private func takeOver(
+        _ left: DestinationState, _ state: StateDirectory, _ listener: borrowing HandoffListener, _ events: Mailbox<Event>
+    ) throws(CommandFailure) {
+        Console.info("taking over from a daemon that died; waiting for its memory on \(listener.path)")
+        guard let memory = try AwaitedMemory.receive(listener, again: true, isCancelled: { isCancelled(events) }) else { return }
+        let list = try DestinationRegion.list(from: memory.regions)
+        let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
+        let record = try attempt { () throws(SessionError) in
+            try ResidentRecord.open(path: state.file(DestinationState.recordName), layout: regions.layout)
+        }
+        let opened = OpenedDestination.takingOver(
+            left.ticket, layout: regions.layout, address: try command.sourceAddress(),
+            configuration: command.connectorConfiguration(features: []))
+        var configuration = try command.sessionConfiguration(for: regions.layout)
+        configuration.takeover = DestinationSession.Takeover(record: record, standing: nil)
+        try serve(opened, regions, configuration, memory.connection, state, events)
+    }
+
+    private func isCancelled(_ events: Mailbox<Event>) -> Bool {
+        events.takeAll().contains { if case .signal = $0 { true } else { false } }
     }
 
     private func finish(_ session: DestinationSession, _ events: Mailbox<Event>) throws(CommandFailure) {

@@ -27,11 +27,13 @@ struct MemoryFileService {
         try attempt { () throws(SessionError) in try image.findHoles() }
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
+        let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
         let listener = try command.openListener()
         Console.info("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
         let server = SourceServer(
             listener: listener, layout: image.layout,
             configuration: command.serverConfiguration(features: [], mostSessions: 64))
+        try state.map { state throws(CommandFailure) in try expectSessions(of: state, at: server) }
         let acceptor = DedicatedThread(name: "sessions") {
             do throws(SessionError) {
                 while let opened = try server.nextSession(refused: { events.post(.refused($0, $1)) }) {
@@ -45,10 +47,21 @@ struct MemoryFileService {
             server.stop()
             acceptor.join()
         }
-        try serve(image, server, events)
+        try serve(image, server, state, events)
     }
 
-    private func serve(_ image: SourceImage, _ server: SourceServer, _ events: Mailbox<Event>) throws(CommandFailure) {
+    /// Takes over what a daemon before this one has left: its destinations will come.
+    private func expectSessions(of state: StateDirectory, at server: SourceServer) throws(CommandFailure) {
+        for name in state.names(prefix: SourceState.prefix).prefix(SourceState.mostSessions) {
+            guard let left = try state.read(SourceState.self, from: name) else { continue }
+            server.expect(left.ticket)
+            Console.info("took the session of \(left.peer) over; waiting for it")
+        }
+    }
+
+    private func serve(
+        _ image: SourceImage, _ server: SourceServer, _ state: StateDirectory?, _ events: Mailbox<Event>
+    ) throws(CommandFailure) {
         var running: [Int: SourceSession] = [:]
         var started = 0
         var ended = 0
@@ -58,11 +71,18 @@ struct MemoryFileService {
                 started += 1
                 let number = started
                 Console.info("session \(number): \(opened.peer) pulls")
+                let ticket = opened.ticket
+                try state?.write(SourceState(ticket: ticket, peer: opened.peer), to: SourceState.name(ticket))
                 let session = SourceSession(
                     opened, memory: image, machineState: nil, configuration: command.sessionConfiguration
                 ) { notice in
                     switch notice {
-                    case .ended(let reason): events.post(.ended(number, opened.peer, reason))
+                    case .allResident:
+                        // Before the destination hears of it: one that asks later asks in vain, and knows why.
+                        state?.remove(SourceState.name(ticket))
+                    case .ended(let reason):
+                        state?.remove(SourceState.name(ticket))
+                        events.post(.ended(number, opened.peer, reason))
                     case .paused(let error): Console.info("session \(number): \(error); waiting for \(opened.peer)")
                     case .restored: Console.info("session \(number): \(opened.peer) is back")
                     default: break

@@ -41,6 +41,10 @@ struct SourceCommand: ParsableCommand {
 
     @OptionGroup var pause: PauseArguments
 
+    @Option(help: ArgumentHelp(
+        "Keep here what a daemon needs that is started again after this one has died; a directory of its own.", valueName: "directory"))
+    var state: String?
+
     @Option(help: ArgumentHelp("Write what happened to this file as JSON.", valueName: "file"))
     var json: String?
 

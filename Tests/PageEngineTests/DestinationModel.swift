@@ -18,6 +18,8 @@ struct DestinationModel: ~Copyable, DestinationSink {
     /// Lanes receiving straight into mapping B over the page.
     var writers: [Int]
     var isWaiting: [Bool]
+    /// What a daemon that takes over would believe.
+    var isRecorded: [Bool]
     var installs: [Int]
     var resolves: [Int]
     var requests: [Int]
@@ -38,7 +40,7 @@ struct DestinationModel: ~Copyable, DestinationSink {
         let none = Array(repeating: 0, count: layout.totalPages)
         let no = Array(repeating: false, count: layout.totalPages)
         bytes = Array(repeating: .empty, count: layout.totalPages)
-        (inSlab, isRemoved, isZero, isArrived, isWaiting) = (no, no, no, no, no)
+        (inSlab, isRemoved, isZero, isArrived, isWaiting, isRecorded) = (no, no, no, no, no, no)
         (writers, installs, resolves, requests) = (none, none, none, none)
     }
 
@@ -81,8 +83,18 @@ struct DestinationModel: ~Copyable, DestinationSink {
         isWaiting[page] = false
     }
 
+    mutating func record(_ range: PageRange) {
+        for page in layout.sessionPages(range) {
+            if !isSettled(page) { complain("page \(page) is recorded before its content is decided") }
+            if bytes[page] == .partial || writers[page] > 0 { complain("page \(page) is recorded while it is written") }
+            if !isArrived[page], bytes[page] != .empty { complain("page \(page) reads as zero and is recorded with late bytes") }
+            isRecorded[page] = true
+        }
+    }
+
     mutating func install(_ range: PageRange) {
         for page in layout.sessionPages(range) {
+            if !isRecorded[page] { complain("page \(page) is made visible before it is on record") }
             if bytes[page] != .whole { complain("page \(page) is installed with \(bytes[page]) bytes") }
             makeVisible(page)
         }
@@ -92,6 +104,7 @@ struct DestinationModel: ~Copyable, DestinationSink {
         for page in layout.sessionPages(range) {
             if !inSlab[page] { complain("page \(page) is installed from a slab that does not hold it") }
             inSlab[page] = false
+            isRecorded[page] = true
             bytes[page] = .whole
             makeVisible(page)
         }
@@ -238,6 +251,9 @@ struct CheckedDestination: ~Copyable {
         for page in 0..<engine.layout.totalPages {
             if model.isWaiting[page], model.isSettled(page), model.writers[page] == 0 {
                 model.faults.append("a thread still waits for page \(page), which is settled")
+            }
+            if model.isSettled(page), model.writers[page] == 0, !model.isRecorded[page] {
+                model.faults.append("page \(page) is settled and not on record")
             }
             if model.isArrived[page], model.installs[page] != 1 { model.faults.append("page \(page) arrived and is not installed") }
         }

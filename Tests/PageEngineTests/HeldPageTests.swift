@@ -25,6 +25,7 @@ import Testing
         mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) { visible.formUnion(range.first..<range.end) }
         mutating func resolve(_ region: RegionIndex, _ page: PageIndex) { visible.insert(page) }
         mutating func erase(_ range: PageRange) {}
+        mutating func record(_ range: PageRange) {}
         mutating func grantCredit(bytes: Int) -> Bool { true }
         mutating func reportRemoved(_ range: PageRange) -> Bool { true }
         mutating func reportAllResident() -> Bool { true }

@@ -1,3 +1,4 @@
+import Demonstration
 import PageCore
 import PageEngine
 import PageWire
@@ -18,7 +19,7 @@ import Testing
             try makeImage(pages: pages, pageSize: kind.pageSize), name: "recovery", pauseNanoseconds: Self.pauseNanoseconds)
         defer { source.stop() }
         // A session needs some bytes to come back at all: the first cuts come soon, later ones ever later.
-        let relay = CuttingRelay(path: socketPath("cutting"), to: socketPath("recovery")) { cuts in
+        let relay = try CuttingRelay(path: socketPath("cutting"), to: socketPath("recovery")) { cuts in
             var random = SeededRandom(seed: seed &+ UInt64(cuts))
             return 600 + random.next(below: meanBytes << min(20, cuts / 8))
         }
@@ -110,7 +111,7 @@ import Testing
         let source = try LocalSource(try makeImage(pages: pages), name: "long", pauseNanoseconds: Self.pauseNanoseconds)
         defer { source.stop() }
         let path = socketPath("long.relay")
-        let relay = CuttingRelay(path: path, to: socketPath("long")) { _ in .max }
+        let relay = try CuttingRelay(path: path, to: socketPath("long")) { _ in .max }
         let guest = try Guest(kind, pages: pages)
         let destination = try LocalDestination(guest, from: .unix(path: path)) { configuration in
             configuration.pauseNanoseconds = Self.pauseNanoseconds
@@ -128,7 +129,7 @@ import Testing
         #expect(guest.remove(0..<4))
         #expect(guest.words.isRight(2, .zero))
         #expect(waiting.sawContent == nil)
-        let second = CuttingRelay(path: path, to: socketPath("long")) { _ in .max }
+        let second = try CuttingRelay(path: path, to: socketPath("long")) { _ in .max }
         defer { second.stop() }
         waiting.join()
         #expect(waiting.sawContent == true)

@@ -85,6 +85,7 @@ private struct CountingSink: DestinationSink {
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) { installedPages += range.count }
     mutating func resolve(_ region: RegionIndex, _ page: PageIndex) {}
     mutating func erase(_ range: PageRange) {}
+    mutating func record(_ range: PageRange) {}
     mutating func grantCredit(bytes: Int) -> Bool { true }
     mutating func reportRemoved(_ range: PageRange) -> Bool { true }
     mutating func reportAllResident() -> Bool { true }

@@ -21,14 +21,18 @@ final class MemoryAccessors: Sendable {
     /// A touch of a page that is here takes tens of nanoseconds; of one that is not, tens of microseconds.
     private static let waitNanoseconds: UInt64 = 1_000
 
-    private let host: MemoryHost
-    private var memory: PatternedMemory { host.memory }
+    private let memory: PatternedMemory
+    /// Keeps the memory mapped for as long as threads may wait for it.
+    private let owner: any Sendable
     private let isStopped = Atomic(false)
     private let touched = Atomic<UInt64>(0)
     private let reports = Mutex<[AccessReport]>([])
     private let threads = Mutex<[DedicatedThread]>([])
 
-    init(_ host: MemoryHost) { self.host = host }
+    init(_ memory: PatternedMemory, keeping owner: any Sendable) {
+        self.memory = memory
+        self.owner = owner
+    }
 
     /// Starts one verifying thread a pattern, and one thread that rewrites the pages set aside for it.
     func start(seed: UInt64) {

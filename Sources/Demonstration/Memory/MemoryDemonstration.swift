@@ -72,7 +72,7 @@ public struct MemoryDemonstration {
     private func run(_ kind: MemoryKind, from address: String) throws(DemonstrationError) -> Report {
         let host = try MemoryHost(kind: kind, lengthBytes: configuration.lengthBytes)
         let start = MonotonicClock.nowNanoseconds()
-        let accessors = MemoryAccessors(host)
+        let accessors = MemoryAccessors(host.memory, keeping: host)
         let statistics = try move(host, from: address, accessors)
         let threads = accessors.finish()
         let wrongPages = (0..<host.memory.pageCount).count { !host.memory.isRight($0, version: 1) }

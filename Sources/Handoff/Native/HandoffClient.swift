@@ -10,13 +10,27 @@ import Userfault
 /// Keep it as long as the memory is to be served, and keep the userfaultfds it returns for good: were the daemon's the
 /// last, the kernel would unregister the memory when the daemon dies, and missing pages would read as zeros.
 public struct HandoffClient: ~Copyable, Sendable {
-    private let socket: HandoffSocket
+    private var socket: HandoffSocket
+    private let path: String
     private let timeoutNanoseconds: UInt64
+    /// What was handed over, to be handed over again to a daemon that takes over.
+    private var messages: [HandoffRegionMessage] = []
+    private var descriptors: [[Int32]] = []
     /// The number of regions handed over.
-    public private(set) var regionCount = 0
+    public var regionCount: Int { messages.count }
 
     /// Connects to the daemon at `path` and makes the hello. Each answer is awaited for `timeoutNanoseconds`.
     public init(path: String, timeoutNanoseconds: UInt64 = 10_000_000_000) throws(HandoffError) {
+        socket = try Self.connect(path, again: false, timeoutNanoseconds)
+        self.path = path
+        self.timeoutNanoseconds = timeoutNanoseconds
+    }
+
+    deinit {
+        for descriptor in descriptors.joined() { close(descriptor) }
+    }
+
+    private static func connect(_ path: String, again: Bool, _ timeoutNanoseconds: UInt64) throws(HandoffError) -> HandoffSocket {
         let socket = try HandoffSocket.make()
         // SAFETY: the path is terminated and lives for the call.
         let answer = unsafe pageferry_unix_connect(socket.rawValue, path)
@@ -26,10 +40,32 @@ public struct HandoffClient: ~Copyable, Sendable {
         }
         var hello: [UInt8] = []
         hello.appendLittleEndian(HandoffProtocol.version)
-        hello.appendLittleEndian(UInt32(0))
+        hello.appendLittleEndian(again ? HandoffProtocol.againFlag : 0)
         try Self.ask(socket, .hello, hello, [], timeoutNanoseconds)
-        self.socket = socket
-        self.timeoutNanoseconds = timeoutNanoseconds
+        return socket
+    }
+
+    /// Whether the daemon ended within `timeoutMilliseconds`: it is to be waited for with `reattach`.
+    public borrowing func waitForEnd(timeoutMilliseconds: Int32) throws(HandoffError) -> Bool {
+        do throws(HandoffError) {
+            try socket.wait(for: POLLIN, HandoffDeadline(timeoutNanoseconds: UInt64(max(timeoutMilliseconds, 0)) * 1_000_000), "")
+            return true
+        } catch .timedOut {
+            return false
+        }
+    }
+
+    /// Hands everything over once more, to the daemon that takes over at the same path. The threads that wait go on waiting
+    /// until it serves them.
+    ///
+    /// - Throws: `.nobodyListens` while it has not been started; call again then.
+    public mutating func reattach() throws(HandoffError) {
+        let fresh = try Self.connect(path, again: true, timeoutNanoseconds)
+        for (message, descriptors) in zip(messages, descriptors) {
+            try Self.ask(fresh, .region, message.encoded, descriptors, timeoutNanoseconds)
+        }
+        try Self.ready(fresh, messages.count, timeoutNanoseconds)
+        socket = fresh
     }
 
     /// Registers a mapping of `file` for missing and minor faults and hands it over. Nothing of it may be in use yet.
@@ -64,15 +100,23 @@ public struct HandoffClient: ~Copyable, Sendable {
 
     /// Says that all regions are in, and waits until the daemon serves them.
     public borrowing func ready() throws(HandoffError) {
+        try Self.ready(socket, regionCount, timeoutNanoseconds)
+    }
+
+    private static func ready(
+        _ socket: borrowing HandoffSocket, _ regionCount: Int, _ timeoutNanoseconds: UInt64
+    ) throws(HandoffError) {
         var payload: [UInt8] = []
         payload.appendLittleEndian(UInt32(regionCount))
         payload.appendLittleEndian(UInt32(0))
-        try Self.ask(socket, .ready, payload, [], timeoutNanoseconds)
+        try ask(socket, .ready, payload, [], timeoutNanoseconds)
     }
 
     mutating func handOver(_ message: HandoffRegionMessage, _ descriptors: [Int32]) throws(HandoffError) {
         try Self.ask(socket, .region, message.encoded, descriptors, timeoutNanoseconds)
-        regionCount += 1
+        messages.append(message)
+        // The descriptors are the caller's; these are for `reattach`.
+        self.descriptors.append(descriptors.map { fcntl($0, F_DUPFD_CLOEXEC, 3) })
     }
 
     private static func register(

@@ -33,10 +33,13 @@ public struct HandoffConnection: ~Copyable, Sendable {
     /// Receives and checks every region up to `ready`, which waits for `acknowledge` or `refuse`.
     ///
     /// What is wrong is told to the VMM and thrown; whatever it sent is closed then. `timeoutNanoseconds` is for all.
-    public borrowing func receiveRegions(timeoutNanoseconds: UInt64) throws(HandoffError) -> HandedOverRegions {
+    ///
+    /// - Parameter again: whether memory is awaited that a daemon before this one has served. A VMM that comes for the other
+    ///   reason is sent away with `.wrongOccasion`: its memory is none of this session's.
+    public borrowing func receiveRegions(again: Bool = false, timeoutNanoseconds: UInt64) throws(HandoffError) -> HandedOverRegions {
         let deadline = HandoffDeadline(timeoutNanoseconds: timeoutNanoseconds)
         do throws(HandoffError) {
-            try receiveHello(deadline)
+            try receiveHello(again: again, deadline)
             var regions = HandedOverRegions()
             while try receiveRegion(into: &regions, deadline) {
                 try answer(HandoffAnswer(status: 0, text: ""), deadline)
@@ -72,7 +75,7 @@ public struct HandoffConnection: ~Copyable, Sendable {
         }
     }
 
-    private borrowing func receiveHello(_ deadline: HandoffDeadline) throws(HandoffError) {
+    private borrowing func receiveHello(again: Bool, _ deadline: HandoffDeadline) throws(HandoffError) {
         guard let message = try socket.receive(deadline: deadline, step: "waiting for the VMM's hello") else {
             throw .connectionEnded(step: "before its hello")
         }
@@ -84,8 +87,9 @@ public struct HandoffConnection: ~Copyable, Sendable {
         guard version == HandoffProtocol.version else {
             throw .notThisProtocol(detail: "it speaks version \(version), this daemon \(HandoffProtocol.version)")
         }
-        _ = try reader.integer(UInt32.self)
+        let flags = try reader.integer(UInt32.self)
         try reader.expectEnd()
+        guard (flags & HandoffProtocol.againFlag != 0) == again else { throw .wrongOccasion(isAgain: !again) }
         try answer(HandoffAnswer(status: 0, text: ""), deadline)
     }
 

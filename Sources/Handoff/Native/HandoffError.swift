@@ -31,6 +31,8 @@ public enum HandoffError: Error, Sendable, Hashable {
     case badUserfault(name: String, detail: String)
     /// The memory file is none, is too short, or cannot be written.
     case badFile(name: String, detail: String)
+    /// Memory that another daemon has served where fresh memory is awaited, or the reverse.
+    case wrongOccasion(isAgain: Bool)
     /// The other side refused.
     case refused(status: UInt32, text: String)
     /// A system call failed.
@@ -49,7 +51,7 @@ public enum HandoffError: Error, Sendable, Hashable {
         case .badUserfault: 8
         case .badFile: 9
         case .timedOut: 10
-        case .refused: 11
+        case .refused, .wrongOccasion: 11
         case .alreadyListening, .notASocket, .nobodyListens, .connectionEnded, .systemCall: 12
         }
     }
@@ -87,6 +89,10 @@ extension HandoffError: CustomStringConvertible {
             "region '\(name)': \(detail)"
         case .badFile(let name, let detail):
             "the memory file of region '\(name)' cannot be used: \(detail)"
+        case .wrongOccasion(let isAgain):
+            isAgain
+                ? "the daemon takes over nothing here, it waits for fresh memory: give each daemon a hand-off socket of its own"
+                : "the daemon takes over from one that died, and waits for that one's memory: give each daemon a hand-off socket of its own"
         case .refused(let status, let text):
             "the page daemon refused the memory (status \(status)): \(text)"
         case .systemCall(let call, let code):

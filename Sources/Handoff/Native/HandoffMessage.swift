@@ -7,6 +7,8 @@ enum HandoffProtocol {
     /// "PGFH" in the order of bytes.
     static let magic: UInt32 = 0x4846_4750
     static let version: UInt32 = 1
+    /// In a hello's flags: the memory was served by a daemon before this one.
+    static let againFlag: UInt32 = 1
     static let headerBytes = 16
     /// The longest payload of any message.
     static let mostPayloadBytes = 1024

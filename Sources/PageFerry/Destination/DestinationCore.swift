@@ -37,10 +37,10 @@ struct DestinationCore: ~Copyable, TransportHandler {
     /// The link that takes the place of the lost one.
     var restored: DestinationLink?
     /// Whether the VMM has loaded its machine state: from then on the source may have committed the switch.
-    private(set) var hasLoaded = false
-    private(set) var guestStoppedNanoseconds: UInt64?
-    private var isCommitted = false
-    private(set) var resumedNanoseconds: UInt64?
+    var hasLoaded = false
+    var guestStoppedNanoseconds: UInt64?
+    var isCommitted = false
+    var resumedNanoseconds: UInt64?
     /// When a thread of the guest last waited for a page.
     private(set) var lastFaultNanoseconds: UInt64 = 0
     private(set) var lastPageNanoseconds: UInt64?

@@ -55,6 +55,8 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     /// Parked pieces by slab.
     private var parkedInSlab: [Int]
     var ledger = FaultLedger()
+    /// What is settled, for a daemon that takes over.
+    private var residents: ResidentRecord?
     /// What the kernel said when it could not fill guest memory at all.
     private(set) var failure: SessionError?
 
@@ -209,6 +211,16 @@ struct DestinationMemory: ~Copyable, DestinationSink {
 
     // MARK: Making pages visible
 
+    /// Puts everything that settles from here on on record.
+    mutating func keep(_ record: ResidentRecord?) { residents = record }
+
+    mutating func record(_ range: PageRange) { residents?.insert(layout.sessionPages(range)) }
+
+    /// Lets every waiting thread fault anew: a daemon that died has taken its fault along.
+    mutating func wakeAll() {
+        if let refusal = regions.wakeAll() { fail(refusal) }
+    }
+
     mutating func install(_ range: PageRange) {
         finish(regions.install(range), .install(range), range)
     }
@@ -232,10 +244,14 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     private mutating func finish(_ outcome: InstallOutcome, _ work: Parked, _ range: PageRange) {
         switch outcome {
         case .installed, .alreadyPresent:
+            // Only now: what a copy brings is nowhere else.
+            if case .fromSlab = work { record(range) }
             ledger.end(sessionPages: layout.sessionPages(range))
         case .partially(let doneBytes, let obstacle):
             let done = doneBytes >> layout.pageShift(range.region)
-            ledger.end(sessionPages: layout.sessionPages(PageRange(region: range.region, first: range.first, count: done)))
+            let installed = PageRange(region: range.region, first: range.first, count: done)
+            if case .fromSlab = work { record(installed) }
+            ledger.end(sessionPages: layout.sessionPages(installed))
             let rest = PageRange(region: range.region, first: range.first + done, count: range.count - done)
             stopped(by: obstacle, work.behind(rest, skippedBytes: doneBytes), rest)
         case .retryAfterEvents: stopped(by: .retryAfterEvents, work, range)

@@ -136,6 +136,20 @@ public struct DestinationRegions: Sendable {
         return first < last ? PageRange(region: number, first: first, count: last - first) : nil
     }
 
+    /// Lets every thread that waits retry its access.
+    ///
+    /// - Returns: what the kernel refused, or nil.
+    func wakeAll() -> SessionError? {
+        for region in regions {
+            do throws(UserfaultError) {
+                try region.userfault.wake(address: region.guestAddress, lengthBytes: region.lengthBytes)
+            } catch {
+                return .memory("cannot wake the threads that wait for guest memory: \(error.description)")
+            }
+        }
+        return nil
+    }
+
     /// Takes the userfaultfds out of the guest's way. Everything must be in: what is missing reads as zero from here on.
     ///
     /// - Returns: what the kernel refused, or nil.

@@ -26,6 +26,10 @@ public final class DestinationSession: Sendable {
         public var recordsTrace = false
         /// Pages an earlier run needed, pulled before anybody asks for them; of memory of this layout.
         public var replay: PageTrace?
+        /// Where to keep on record which pages are settled, for a daemon that takes over when this one dies; nil for nowhere.
+        public var record: ResidentRecord?
+        /// What a daemon before this one has left; nil for a session that begins.
+        public var takeover: Takeover?
         /// How long to look for a source whose link was lost; 0 ends the session with the link. A guest that runs here is frozen
         /// where it touches missing pages, and nothing but its source can help it, so nothing shorter than for ever suits one.
         public var pauseNanoseconds: UInt64 = .max
@@ -96,8 +100,9 @@ public final class DestinationSession: Sendable {
         do throws(SessionError) {
             var core = try makeCore(opened, mapped, configuration)
             var link = DestinationLink(lanes: opened.lanes)
+            if let takeover = configuration.takeover { core.takeOver(takeover) }
             while true {
-                core = try serve(link, core, configuration)
+                if !link.lanes.isEmpty { core = try serve(link, core, configuration) }
                 link.lanes = []
                 if core.ending == nil { core.waitForLink(statistics) }
                 if let ending = core.ending {
@@ -121,7 +126,7 @@ public final class DestinationSession: Sendable {
             receivesInPlace: mapped.receivesInPlace, laneCount: opened.registration?.slotCount ?? laneCount)
         engineConfiguration.window = configuration.window
         engineConfiguration.creditBytes = configuration.creditBytes ?? Configuration.fetchCreditBytes
-        let memory =
+        var memory =
             if let registration = opened.registration {
                 try DestinationMemory(
                     layout: opened.layout, regions: mapped, laneCount: laneCount,
@@ -129,6 +134,7 @@ public final class DestinationSession: Sendable {
             } else {
                 try DestinationMemory(layout: opened.layout, regions: mapped, laneCount: laneCount, fetcher: nil)
             }
+        memory.keep(configuration.takeover?.record ?? configuration.record)
         var core = DestinationCore(
             engine: DestinationEngine(layout: opened.layout, configuration: engineConfiguration), memory: memory,
             laneCount: laneCount, finder: opened.finder, configuration: configuration, mailbox: orders, notify: notify, relay: relay)

@@ -9,6 +9,22 @@ extension DestinationCore {
     /// How long a source is looked for only to tell it that every page is in.
     private static var farewellNanoseconds: UInt64 { 60_000_000_000 }
 
+    /// Goes on from what a daemon that died has left, as after a lost link.
+    mutating func takeOver(_ takeover: DestinationSession.Takeover) {
+        engine.adopt(resident: takeover.record.pages())
+        if let standing = takeover.standing {
+            let now = MonotonicClock.nowNanoseconds()
+            hasLoaded = true
+            isCommitted = standing.isCommitted
+            if standing.isCommitted { guestStoppedNanoseconds = now }
+            if standing.isResumed { resumedNanoseconds = now }
+            memory.mayReportAllResident = standing.isResumed
+        }
+        lose(.linkLost("this daemon has taken over from one that died"))
+        memory.wakeAll()
+        noticeMemoryFailure()
+    }
+
     /// Takes the lanes' traces out of the state machine, then waits until the source is found again, the session is ended, or the
     /// pause has lasted too long.
     mutating func waitForLink(_ statistics: SharedStatistics) {
@@ -56,8 +72,12 @@ extension DestinationCore {
     mutating func searchEnded(_ error: SessionError) {
         search = nil
         let now = MonotonicClock.nowNanoseconds()
-        // It has heard already that every page is in, and is gone.
-        if error == .peerUnknowsSession { return end(hasReported ? nil : error) }
+        if error == .peerUnknowsSession {
+            // It has heard that every page is in, from this daemon or the one before, and is gone.
+            let isDone = engine.isComplete && !memory.hasParked && memory.mayReportAllResident
+            if isDone, lastPageNanoseconds == nil { releaseGuest() }
+            return end(hasReported || isDone ? nil : error)
+        }
         schedule.failed(nowNanoseconds: now)
         obstacle = error
     }

@@ -22,22 +22,34 @@ final class ResidentMap: Sendable {
 
 /// How a listener reaches a session that is open: when the destination comes back, its new lanes are brought here.
 final class SourcePort: Sendable {
-    private enum Standing: Sendable { case opening, resumable, over }
+    private enum Standing: Sendable { case opening, expected, resumable, over }
 
     let session: SessionIdentity
     /// What the session's shard is told, by whoever.
     let orders = Mailbox<SourceOrder>()
-    private let standing = Mutex(Standing.opening)
+    private let standing: Mutex<Standing>
 
-    init(_ session: SessionIdentity) { self.session = session }
+    /// - Parameter isExpected: whether the daemon that served the session has died, and this one takes it over.
+    init(_ session: SessionIdentity, isExpected: Bool = false) {
+        self.session = session
+        standing = Mutex(isExpected ? .expected : .opening)
+    }
 
     /// Whether a destination that has lost its link may come back. Before the switch of a machine it may not: the guest runs
     /// on here in place of that.
-    var isResumable: Bool { standing.withLock { $0 == .resumable } }
+    var isResumable: Bool { standing.withLock { $0 == .resumable || $0 == .expected } }
     var isOver: Bool { standing.withLock { $0 == .over } }
 
     func allowResumption() {
         standing.withLock { if $0 == .opening { $0 = .resumable } }
+    }
+
+    /// Whether the session is taken over with the destination's first coming; answers true once.
+    func takeExpectation() -> Bool {
+        standing.withLock { standing in
+            defer { if standing == .expected { standing = .resumable } }
+            return standing == .expected
+        }
     }
 
     /// The session is over: whoever comes now is told that it is unknown.

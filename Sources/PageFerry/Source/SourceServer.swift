@@ -16,6 +16,8 @@ public struct OpenedSource: Sendable {
     public let peer: String
     let layout: RegionLayout
     let port: SourcePort
+    /// What the destination has, when it comes to a daemon that has taken the session over.
+    var resident: ResidentMap?
 
     /// Makes the memory ready for a destination that reads it by RDMA; nothing to do for others. Pins it, which takes time:
     /// call it while the guest still runs.
@@ -147,6 +149,12 @@ public final class SourceServer: Sendable {
             state.openCount -= 1
             state.ports = state.ports.filter { !$0.value.isOver }
         }
+    }
+
+    /// Expects the destination of a session whose daemon has died; `nextSession` brings it.
+    public func expect(_ ticket: SessionTicket) {
+        let port = SourcePort(ticket.session, isExpected: true)
+        state.withLock { $0.ports[ticket.identifier] = port }
     }
 
     /// Stops listening, and drops destinations that are not fully connected.
@@ -341,10 +349,12 @@ public final class SourceServer: Sendable {
         }
         if !isTaken { connected.close() }
         guard let (link, resident) = opened else { return }
-        if let resident {
-            link.port.restore(SourceLink(lanes: link.lanes, resident: resident))
-        } else {
-            arrivals.post(.opened(link))
+        guard let resident, !link.port.takeExpectation() else {
+            var link = link
+            link.resident = resident
+            if resident != nil { state.withLock { $0.openCount += 1 } }
+            return arrivals.post(.opened(link))
         }
+        link.port.restore(SourceLink(lanes: link.lanes, resident: resident))
     }
 }

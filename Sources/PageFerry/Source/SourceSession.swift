@@ -83,6 +83,11 @@ public final class SourceSession: Sendable {
                     port: port, pauseNanoseconds: configuration.pauseNanoseconds, notify: notify, relay: relay,
                     isExposed: lanes.verbs != nil),
                 memory: try SourceMemory(image))
+            if let resident = opened.resident {
+                // The memory is final already: another daemon has begun this session.
+                state.core.engine.start()
+                state.core.engine.resume(resident: resident.pages)
+            }
             while true {
                 state = try serve(lanes, state, image, configuration)
                 lanes = []

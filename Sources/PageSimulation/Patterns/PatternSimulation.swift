@@ -216,6 +216,7 @@ private struct PatternGuest: ~Copyable, DestinationSink {
     mutating func resolve(_ region: RegionIndex, _ page: PageIndex) { isVisible.insert(layout.sessionPage(region, page)) }
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {}
     mutating func erase(_ range: PageRange) {}
+    mutating func record(_ range: PageRange) {}
     mutating func grantCredit(bytes: Int) -> Bool { true }
     mutating func reportRemoved(_ range: PageRange) -> Bool { true }
     mutating func reportAllResident() -> Bool { true }

@@ -1,47 +1,51 @@
+import CShims
 import Glibc
 import PageCore
+import PageFerry
 import Synchronization
 
-@testable import PageFerry
-
-/// Passes connections on from one unix socket to another, and cuts all of them once so many bytes have gone through, whatever
-/// they are in the middle of.
-final class CuttingRelay: Sendable {
+/// Passes connections on from one unix socket to another, and cuts all of them when told, or once so many bytes have gone through,
+/// whatever they are in the middle of.
+package final class CuttingRelay: Sendable {
     private struct State {
         var bytesLeft: Int
         var cuts = 0
-        var isSilent = false
         var sockets: [Int32] = []
         var threads: [DedicatedThread] = []
+        var isStopped = false
     }
 
-    let path: String
+    package let path: String
     private let target: String
+    /// Bytes a second in one direction of one connection; nil for as many as go.
+    private let bytesPerSecond: Int?
     private let listener: Int32
     private let state: Mutex<State>
     private let nextBytes: @Sendable (Int) -> Int
     private let acceptor = Mutex<DedicatedThread?>(nil)
 
     /// - Parameter bytes: how many go through before the next cut, by the number of cuts so far.
-    init(path: String, to target: String, bytes: @escaping @Sendable (Int) -> Int) {
+    package init(
+        path: String, to target: String, bytesPerSecond: Int? = nil, bytes: @escaping @Sendable (Int) -> Int = { _ in .max }
+    ) throws(DemonstrationError) {
         self.path = path
         self.target = target
+        self.bytesPerSecond = bytesPerSecond
         nextBytes = bytes
         state = Mutex(State(bytesLeft: bytes(0)))
-        unlink(path)
+        // SAFETY: the paths are terminated and live for the calls.
+        unsafe unlink(path)
         listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-        var name = unixAddress(path)
-        let status = withUnsafePointer(to: &name) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(listener, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+        guard listener >= 0, unsafe pageferry_unix_bind(listener, path) == 0, listen(listener, 64) == 0 else {
+            throw DemonstrationError("cannot listen on \(path): error \(errno)")
         }
-        precondition(status == 0 && listen(listener, 64) == 0, "the test listens on \(path)")
         acceptor.withLock { $0 = DedicatedThread(name: "relay") { [self] in accept() } }
     }
 
-    var cuts: Int { state.withLock { $0.cuts } }
+    package var cuts: Int { state.withLock { $0.cuts } }
 
     /// Cuts everything now.
-    func cut() {
+    package func cut() {
         state.withLock { state in
             for socket in state.sockets { shutdown(socket, Int32(SHUT_RDWR)) }
             state.cuts += 1
@@ -49,12 +53,14 @@ final class CuttingRelay: Sendable {
         }
     }
 
-    func stop() {
+    package func stop() {
         shutdown(listener, Int32(SHUT_RDWR))
         acceptor.withLock { $0.take() }?.join()
         close(listener)
-        unlink(path)
+        // SAFETY: the path is terminated and lives for the call.
+        unsafe unlink(path)
         let (threads, sockets) = state.withLock { state in
+            state.isStopped = true
             for socket in state.sockets { shutdown(socket, Int32(SHUT_RDWR)) }
             return (state.threads, state.sockets)
         }
@@ -68,10 +74,9 @@ final class CuttingRelay: Sendable {
             if near < 0 && errno == EINTR { continue }
             guard near >= 0 else { return }
             let far = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-            var name = unixAddress(target)
-            _ = withUnsafePointer(to: &name) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(far, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
-            }
+            // Where nobody listens the near end is closed by the first of its threads, as the real one would be refused.
+            // SAFETY: the path is terminated and lives for the call.
+            _ = unsafe pageferry_unix_connect(far, target)
             state.withLock { state in
                 state.sockets += [near, far]
                 for (from, to) in [(near, far), (far, near)] {
@@ -84,7 +89,8 @@ final class CuttingRelay: Sendable {
     private func pass(_ from: Int32, _ to: Int32) {
         var bytes = [UInt8](repeating: 0, count: 16 << 10)
         while true {
-            let got = recv(from, &bytes, bytes.count, 0)
+            // SAFETY: here and below: the array outlives the calls, and its count bounds them.
+            let got = unsafe recv(from, &bytes, bytes.count, 0)
             if got < 0 && errno == EINTR { continue }
             guard got > 0 else { break }
             let most = state.withLock { state in
@@ -93,12 +99,17 @@ final class CuttingRelay: Sendable {
             }
             var sent = 0
             while sent < most {
-                let count = bytes.withUnsafeBytes { send(to, $0.baseAddress! + sent, most - sent, Int32(MSG_NOSIGNAL)) }
+                let count = unsafe bytes.withUnsafeBytes { unsafe send(to, $0.baseAddress! + sent, most - sent, Int32(MSG_NOSIGNAL)) }
                 if count < 0 && errno == EINTR { continue }
                 guard count > 0 else { break }
                 sent += count
             }
             if most < got { cut() }
+            if let bytesPerSecond {
+                var pause = timespec(tv_sec: 0, tv_nsec: got * 1_000_000_000 / bytesPerSecond)
+                // What makes the link slow; nothing is awaited.
+                _ = unsafe nanosleep(&pause, nil)
+            }
         }
         shutdown(to, Int32(SHUT_RDWR))
         shutdown(from, Int32(SHUT_RDWR))

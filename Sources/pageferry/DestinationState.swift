@@ -1,0 +1,39 @@
+import PageFerry
+
+/// What a destination's daemon leaves for the one that takes over.
+struct DestinationState: Codable {
+    static let name = "destination.json"
+    /// The pages, as `ResidentRecord` keeps them.
+    static let recordName = "resident"
+
+    /// Raised when a field changes its meaning.
+    var version = 1
+    var ticket: SessionTicket
+    /// Of a machine; nil without one.
+    var standing: DestinationSession.Standing?
+    /// The VMM that was started; nil without one.
+    var machine: Machine?
+
+    struct Machine: Codable {
+        var process: Int32
+        /// When it was started, in clock ticks since boot (/proc/PID/stat, field 22): process numbers are used again.
+        var startTicks: UInt64
+    }
+
+    init(ticket: SessionTicket) { self.ticket = ticket }
+}
+
+/// What a source's daemon leaves for the one that takes over: one file a session.
+struct SourceState: Codable {
+    static let prefix = "session-"
+    static let mostSessions = 64
+
+    var version = 1
+    var ticket: SessionTicket
+    /// The destination, for messages.
+    var peer: String
+    /// Of a machine: the switch is committed, so it never runs here again.
+    var isCommitted = false
+
+    static func name(_ ticket: SessionTicket) -> String { "\(prefix)\(ticket.name).json" }
+}
