@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate demo demo-memory demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
+.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,10 @@ demo: guest-packages ## post-copy a real QEMU guest, beside QEMU's own post-copy
 demo-memory: packages ## the same in seconds without QEMU: two processes, 1 GiB
 	scripts/build-release
 	$(RELEASE) demo-memory $(if $(JSON),--json $(JSON))
+
+chaos: packages ## ROUNDS=n migrations while lanes are cut and daemons killed, every byte compared
+	scripts/build-release
+	$(RELEASE) chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON))
 
 demo-record: guest-packages ## ROUNDS=n demos in a row, their tables kept in perf/results/
 	scripts/build-release

@@ -319,6 +319,8 @@ struct DestinationCore: ~Copyable, TransportHandler {
     mutating func sent(_ token: UInt64, lane: LaneIndex) {}
 
     mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure) {
+        // The source hangs up; its farewell may be on its way on the urgent lane still.
+        if hasReported, lane != .urgent { return }
         let error = SessionError(closure: reason, lane: lane)
         if case .linkLost = error { lose(error) } else { end(error) }
         // The session does not go on: what the lanes were in the middle of is not here.

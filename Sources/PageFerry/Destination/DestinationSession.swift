@@ -121,7 +121,8 @@ public final class DestinationSession: Sendable {
     private func makeCore(
         _ opened: OpenedDestination, _ mapped: DestinationRegions, _ configuration: Configuration
     ) throws(SessionError) -> DestinationCore {
-        let laneCount = opened.lanes.count
+        // None before the source of a session taken over is found.
+        let laneCount = max(1, opened.lanes.count)
         var engineConfiguration = DestinationEngine.Configuration(
             receivesInPlace: mapped.receivesInPlace, laneCount: opened.registration?.slotCount ?? laneCount)
         engineConfiguration.window = configuration.window

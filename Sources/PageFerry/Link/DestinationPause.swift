@@ -7,7 +7,7 @@ import PageWire
 // page; nothing is sent; the source is looked for.
 extension DestinationCore {
     /// How long a source is looked for only to tell it that every page is in.
-    private static var farewellNanoseconds: UInt64 { 60_000_000_000 }
+    private static var farewellNanoseconds: UInt64 { 10_000_000_000 }
 
     /// Goes on from what a daemon that died has left, as after a lost link.
     mutating func takeOver(_ takeover: DestinationSession.Takeover) {
