@@ -55,9 +55,8 @@ demo-memory: packages ## the same in seconds without QEMU: two processes, 1 GiB
 	scripts/build-release
 	$(RELEASE) demo-memory $(if $(JSON),--json $(JSON))
 
-chaos: packages ## ROUNDS=n migrations while lanes are cut and daemons killed, every byte compared
-	scripts/build-release
-	$(RELEASE) chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON))
+chaos: release guest ## ROUNDS=n migrations while lanes are cut and daemons killed, every byte compared, every tenth a real machine
+	$(RELEASE) chaos --rounds $(ROUNDS) --guest perf/guest/out $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON))
 
 demo-record: guest-packages ## ROUNDS=n demos in a row, their tables kept in perf/results/
 	scripts/build-release

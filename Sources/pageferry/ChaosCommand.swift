@@ -17,6 +17,9 @@ struct ChaosCommand: ParsableCommand {
     @Option(help: "Seed of everything that is drawn.")
     var seed: UInt64 = 1
 
+    @Option(help: ArgumentHelp("The demonstration guest's directory (make guest): every tenth round moves a real machine.", valueName: "directory"))
+    var guest: String?
+
     @Option(help: ArgumentHelp("Write the reports to this file as JSON.", valueName: "file"))
     var json: String?
 
@@ -30,6 +33,13 @@ struct ChaosCommand: ParsableCommand {
             var configuration = ChaosDemonstration.Configuration(executablePath: Executable.path)
             configuration.lengthBytes = size.bytes
             configuration.seed = seed
+            if let guest {
+                do throws(DemonstrationError) {
+                    configuration.guest = try GuestImage(directory: guest)
+                } catch {
+                    throw CommandFailure(error.description, .noInput)
+                }
+            }
             let demonstration = ChaosDemonstration(configuration)
             var reports: [ChaosDemonstration.Report] = []
             for round in 1...rounds {
@@ -53,6 +63,6 @@ struct ChaosCommand: ParsableCommand {
     private func text(of report: ChaosDemonstration.Report) -> String {
         let outcome = report.failure.map { "LOST: \($0)" } ?? (report.wrongPages == 0 ? "every byte right" : "WRONG: \(report.wrongPages) pages")
         return
-            "round \(report.round), \(report.kind.rawValue): \(report.cuts) cuts, killed: source \(report.sourceKills), destination \(report.destinationKills), both \(report.bothKills); \(report.takeovers) take-overs, \(String(format: "%.1f", report.seconds)) s: \(outcome)"
+            "round \(report.round), \(report.kind?.rawValue ?? "machine"): \(report.cuts) cuts, killed: source \(report.sourceKills), destination \(report.destinationKills), both \(report.bothKills); \(report.takeovers) take-overs, \(String(format: "%.1f", report.seconds)) s: \(outcome)"
     }
 }

@@ -4,9 +4,16 @@ import Handoff
 /// A hand-off socket in a directory that only this user can enter; both go with this value.
 struct HandoffDirectory: ~Copyable {
     let listener: HandoffListener
-    private let directory: String
+    /// Removed with the socket; nil for a state directory, which stays.
+    private let directory: String?
 
     var path: String { listener.path }
+
+    /// A socket that the next daemon will listen on too, when this one dies.
+    init(in state: StateDirectory) throws(CommandFailure) {
+        listener = try attempt { () throws(HandoffError) in try HandoffListener(path: state.file("handoff")) }
+        directory = nil
+    }
 
     init() throws(CommandFailure) {
         var template = Array("/tmp/pageferry.XXXXXX".utf8CString)
@@ -26,6 +33,7 @@ struct HandoffDirectory: ~Copyable {
 
     deinit {
         // The listener's own end comes after this, so the socket is removed here first.
+        guard let directory else { return }
         unsafe unlink("\(directory)/handoff")
         unsafe rmdir(directory)
     }

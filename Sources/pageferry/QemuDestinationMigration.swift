@@ -23,6 +23,10 @@ struct QemuDestinationMigration {
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
         let commandLine = try attempt { () throws(QemuError) in try QemuCommandLine(command.command) }
+        let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
+        if let state, let left = try state.read(DestinationState.self, from: DestinationState.name) {
+            return try QemuTakeover(command: command, commandLine: commandLine, state: state).run(left)
+        }
         guard let shim = command.shim ?? Executable.companion("libpageferry-preload.so") else {
             throw CommandFailure("libpageferry-preload.so is not beside this program; give its path with --shim", .configuration)
         }
@@ -32,20 +36,26 @@ struct QemuDestinationMigration {
             throw CommandFailure(
                 "the source serves a memory file, not a running machine; use --handoff PATH here, or --qmp there", .configuration)
         }
-        let handoff = try HandoffDirectory()
+        let handoff = if let state { try HandoffDirectory(in: state) } else { try HandoffDirectory() }
         let qemu: QemuDestination
         do throws(QemuError) {
             qemu = try QemuDestination(
-                commandLine, preloadLibrary: shim, handoffPath: handoff.path, keepsErrorOutput: !command.detach)
+                commandLine, preloadLibrary: shim, handoffPath: handoff.path,
+                spareMonitorPath: state?.file(QemuTakeover.monitorName),
+                // It passes through this process otherwise, which is not to be missed when it dies.
+                keepsErrorOutput: !command.detach && state == nil)
         } catch {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.description)))
             throw CommandFailure(error)
         }
         var isCommitted = false
         do throws(CommandFailure) {
-            try takeOver(qemu, commandLine, connector, handoff, events, &isCommitted)
+            try takeOver(qemu, commandLine, connector, handoff, state, events, &isCommitted)
         } catch {
-            if !isCommitted { qemu.kill() }
+            if !isCommitted {
+                qemu.kill()
+                state?.remove(DestinationState.name)
+            }
             throw error
         }
         if !command.detach { try waitForEnd(qemu, events) }
@@ -53,8 +63,7 @@ struct QemuDestinationMigration {
 
     private func takeOver(
         _ qemu: QemuDestination, _ commandLine: QemuCommandLine, _ connector: consuming DestinationConnector,
-        _ handoff: borrowing HandoffDirectory,
-        _ events: Mailbox<Event>, _ isCommitted: inout Bool
+        _ handoff: borrowing HandoffDirectory, _ state: StateDirectory?, _ events: Mailbox<Event>, _ isCommitted: inout Bool
     ) throws(CommandFailure) {
         // Kept open until the end: it tells the VMM's side that its memory is being served.
         let connection: HandoffConnection
@@ -75,13 +84,19 @@ struct QemuDestinationMigration {
         }
         let opened: OpenedDestination
         do throws(SessionError) { opened = try connector.accept(regions) } catch { throw CommandFailure(error) }
+        var configuration = try command.sessionConfiguration(for: opened.layout)
+        var progress: TakeoverProgress?
+        if let state {
+            progress = try TakeoverProgress(state, opened, process: qemu.process)
+            configuration.record = progress?.record
+        }
         let socket = try attempt { () throws(QemuError) in try qemu.beginIncoming() }
-        let session = DestinationSession(
-            opened, regions: regions, machineState: socket, configuration: try command.sessionConfiguration(for: opened.layout)
-        ) { events.post(.notice($0)) }
+        let session = DestinationSession(opened, regions: regions, machineState: socket, configuration: configuration) {
+            events.post(.notice($0))
+        }
         watchProcess(qemu, events)
         let loader = load(qemu, events)
-        let failure = serve(session, qemu, loader, events, &isCommitted)
+        let failure = serve(session, qemu, loader, progress, events, &isCommitted)
         session.join()
         let statistics = session.statistics.read()
         try command.report(session, error: failure?.text)
@@ -91,6 +106,7 @@ struct QemuDestinationMigration {
                 "after the switch: \(failure.text); \(statistics.missingPages) of \(statistics.totalPages) pages are missing, the guest is frozen where it touches them",
                 failure.status)
         }
+        progress?.forget()
         Console.info("every page is here: \(Console.line(statistics))")
         _ = consume connection
     }
@@ -121,17 +137,7 @@ struct QemuDestinationMigration {
         let handedOver = try attempt { () throws(HandoffError) in
             try connection.receiveRegions(timeoutNanoseconds: Self.startTimeoutNanoseconds)
         }
-        let mapped = try DestinationRegion.list(from: handedOver)
-        guard mapped.count == commandLine.backendNames.count else {
-            throw CommandFailure(
-                "QEMU handed \(mapped.count) regions over, its command line has \(commandLine.backendNames.count) memory backends", .dataError)
-        }
-        let list = commandLine.regionOrder.map { number in
-            var region = mapped[number]
-            region.name = commandLine.backendNames[number]
-            return region
-        }
-        let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
+        let regions = try DestinationRegion.list(from: handedOver, in: commandLine)
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
         return regions
     }
@@ -164,8 +170,8 @@ struct QemuDestinationMigration {
 
     /// Runs the session to its end.
     private func serve(
-        _ session: DestinationSession, _ qemu: QemuDestination, _ loader: DedicatedThread, _ events: Mailbox<Event>,
-        _ isCommitted: inout Bool
+        _ session: DestinationSession, _ qemu: QemuDestination, _ loader: DedicatedThread, _ progress: TakeoverProgress?,
+        _ events: Mailbox<Event>, _ isCommitted: inout Bool
     ) -> CommandFailure? {
         var failure: CommandFailure?
         var isLoading = true
@@ -181,6 +187,8 @@ struct QemuDestinationMigration {
             case .loaded:
                 loader.join()
                 isLoading = false
+                // A daemon that takes over may go on from here, so it must know before the source may commit.
+                progress?.loaded()
                 session.loaded()
             case .loadFailed(let error):
                 loader.join()
@@ -195,8 +203,10 @@ struct QemuDestinationMigration {
                 Console.info("the source was found again")
             case .notice(.committed):
                 isCommitted = true
+                progress?.committed()
                 do throws(QemuError) {
                     _ = try qemu.resume()
+                    progress?.resumed()
                     session.resumed()
                     Console.info("the guest runs here; its pages follow")
                 } catch {

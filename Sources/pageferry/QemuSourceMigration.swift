@@ -27,8 +27,10 @@ struct QemuSourceMigration {
     func run() throws(CommandFailure) {
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
+        let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
         let qemu = try attempt { () throws(QemuError) in try QemuSource(connectingTo: qmpPath) }
-        let backends = try attempt { () throws(QemuError) in try qemu.inspect() }
+        let left = try leftBehind(state, qemu)
+        let backends = try attempt { () throws(QemuError) in left == nil ? try qemu.inspect() : try qemu.inspectCommitted() }
         let image = try attempt { () throws(SessionError) in
             try SourceImage(backends.map { backend in
                 SourceRegionDescriptor(
@@ -43,7 +45,12 @@ struct QemuSourceMigration {
             listener: listener, layout: image.layout,
             configuration: command.serverConfiguration(features: .machineState, mostSessions: 1))
         defer { server.stop() }
+        if let left {
+            server.expect(left.ticket)
+            Console.info("took the switched machine over from a daemon that died; waiting for \(left.peer)")
+        }
         guard let opened = try waitForDestination(server, events) else { return }
+        if left != nil { return try goOn(qemu, image, opened, state, events) }
         Console.info("\(opened.peer) takes the machine over")
         do throws(SessionError) {
             try opened.prepare(image)
@@ -52,7 +59,42 @@ struct QemuSourceMigration {
             opened.refuse(error)
             throw CommandFailure(error)
         }
-        try migrate(qemu, image, opened, events)
+        try migrate(qemu, image, opened, state, events)
+    }
+
+    /// What a daemon before this one has left of a switch that was committed; nil when there is none. One that was not is undone:
+    /// the guest runs here.
+    private func leftBehind(_ state: StateDirectory?, _ qemu: QemuSource) throws(CommandFailure) -> SourceState? {
+        guard let state, let name = state.names(prefix: SourceState.prefix).first,
+            let left = try state.read(SourceState.self, from: name)
+        else { return nil }
+        if left.isCommitted { return left }
+        try attempt { () throws(QemuError) in try qemu.recoverGuest() }
+        state.remove(name)
+        Console.info("a daemon died before the switch; the guest runs on here")
+        return nil
+    }
+
+    /// Serves the rest of a machine that another daemon has committed.
+    private func goOn(
+        _ qemu: QemuSource, _ image: SourceImage, _ opened: OpenedSource, _ state: StateDirectory?, _ events: Mailbox<Event>
+    ) throws(CommandFailure) {
+        try attempt { () throws(SessionError) in try image.findHoles() }
+        Console.info("\(opened.peer) is back")
+        let session = SourceSession(opened, memory: image, machineState: nil, configuration: command.sessionConfiguration) { notice in
+            forget(opened.ticket, state, notice)
+            events.post(.notice(notice))
+        }
+        session.guestStopped()
+        session.commit()
+        let outcome = follow(session, events, state: nil, ticket: nil, isCommitted: true)
+        session.join()
+        try finish(qemu, session.statistics.read(), outcome)
+    }
+
+    /// Every page is across: before the destination hears that this is known, what a next daemon would need goes.
+    private func forget(_ ticket: SessionTicket, _ state: StateDirectory?, _ notice: SourceNotice) {
+        if case .allResident = notice { state?.remove(SourceState.name(ticket)) }
     }
 
     /// - Returns: nil when a signal came first.
@@ -71,25 +113,38 @@ struct QemuSourceMigration {
     }
 
     private func migrate(
-        _ qemu: QemuSource, _ image: SourceImage, _ opened: OpenedSource, _ events: Mailbox<Event>
+        _ qemu: QemuSource, _ image: SourceImage, _ opened: OpenedSource, _ state: StateDirectory?, _ events: Mailbox<Event>
     ) throws(CommandFailure) {
+        let ticket = opened.ticket
+        try state?.write(SourceState(ticket: ticket, peer: opened.peer), to: SourceState.name(ticket))
         let session: SourceSession
         do throws(QemuError) {
             try qemu.prepare()
             let socket = try qemu.beginMigration()
             session = SourceSession(
                 opened, memory: image, machineState: socket, configuration: command.sessionConfiguration
-            ) { events.post(.notice($0)) }
+            ) { notice in
+                forget(ticket, state, notice)
+                events.post(.notice(notice))
+            }
         } catch {
+            state?.remove(SourceState.name(ticket))
             opened.refuse(.peerFailed(Failure(.virtualMachine, error.description)))
             try recover(qemu, CommandFailure(error))
         }
         let follower = follow(qemu, events)
-        let outcome = switchOver(session, events)
+        let outcome = follow(session, events, state: state, ticket: ticket, isCommitted: false)
         // The session has ended, so QEMU's migration has too: the follower returns.
         follower.join()
         session.join()
-        let statistics = session.statistics.read()
+        // Before the switch nothing is to be taken over; after it, what failed is left for a daemon that may do better.
+        if !outcome.isCommitted { state?.remove(SourceState.name(ticket)) }
+        try finish(qemu, session.statistics.read(), outcome)
+    }
+
+    private func finish(
+        _ qemu: QemuSource, _ statistics: SessionStatistics, _ outcome: (isCommitted: Bool, failure: CommandFailure?)
+    ) throws(CommandFailure) {
         if let json = command.json {
             try JSONFile.write(SessionReport(side: "source", statistics, error: outcome.failure?.text), to: json)
         }
@@ -119,12 +174,14 @@ struct QemuSourceMigration {
     }
 
     /// Runs the session to its end.
-    private func switchOver(
-        _ session: SourceSession, _ events: Mailbox<Event>
+    ///
+    /// - Parameter state: where the commit is put down before the destination hears of it.
+    private func follow(
+        _ session: SourceSession, _ events: Mailbox<Event>, state: StateDirectory?, ticket: SessionTicket?, isCommitted: Bool
     ) -> (isCommitted: Bool, failure: CommandFailure?) {
         var isLoaded = false
         var isCompleted = false
-        var isCommitted = false
+        var isCommitted = isCommitted
         var failure: CommandFailure?
         while true {
             let progressDeadline = MonotonicClock.nowNanoseconds() + 250_000_000
@@ -164,10 +221,25 @@ struct QemuSourceMigration {
                 session.end(.cancelled)
             }
             if isLoaded, isCompleted, !isCommitted, failure == nil {
+                do throws(CommandFailure) {
+                    if let state, let ticket { try putDownCommit(state, ticket) }
+                } catch {
+                    failure = error
+                    session.end(.peerFailed(Failure(.unspecified, "the source cannot put the switch on record")))
+                    continue
+                }
                 isCommitted = true
                 session.commit()
             }
         }
+    }
+
+    /// A daemon started after this one has died must know that the guest may never run here again.
+    private func putDownCommit(_ state: StateDirectory, _ ticket: SessionTicket) throws(CommandFailure) {
+        let name = SourceState.name(ticket)
+        guard var left = try state.read(SourceState.self, from: name) else { return }
+        left.isCommitted = true
+        try state.write(left, to: name)
     }
 
     /// Before the switch: the guest runs on here, and the failure is reported.

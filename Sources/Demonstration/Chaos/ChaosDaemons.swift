@@ -12,17 +12,33 @@ final class ChaosDaemons {
     private var destination: ChildProcess?
     private var starts = 0
 
+    /// Descriptors of this process that the destination's first daemon passes on to its machine.
+    private let inherited: [Int32: Int32]
+
+    /// For a memory file and memory that is handed over.
     init(_ executablePath: String, memory: String, directory: String) {
         self.directory = directory
         handoffPath = "\(directory)/handoff"
-        sourceCommand = [
-            executablePath, "source", "--memory", memory, "--listen", "unix:\(directory)/source", "--sessions", "1", "--state",
-            "\(directory)/source.state",
-        ]
-        destinationCommand = [
-            executablePath, "destination", "--connect", "unix:\(directory)/relay", "--handoff", handoffPath, "--state",
-            "\(directory)/destination.state",
-        ]
+        inherited = [:]
+        sourceCommand = Self.source(executablePath, directory) + ["--memory", memory, "--sessions", "1"]
+        destinationCommand = Self.destination(executablePath, directory) + ["--handoff", handoffPath]
+    }
+
+    /// For a machine.
+    init(_ executablePath: String, qmp: String, machine: GuestMachine, directory: String) {
+        self.directory = directory
+        handoffPath = "\(directory)/destination.state/handoff"
+        inherited = machine.inherited
+        sourceCommand = Self.source(executablePath, directory) + ["--qmp", qmp]
+        destinationCommand = Self.destination(executablePath, directory) + ["--detach", "--"] + machine.arguments
+    }
+
+    private static func source(_ executablePath: String, _ directory: String) -> [String] {
+        [executablePath, "source", "--listen", "unix:\(directory)/source", "--state", "\(directory)/source.state"]
+    }
+
+    private static func destination(_ executablePath: String, _ directory: String) -> [String] {
+        [executablePath, "destination", "--connect", "unix:\(directory)/relay", "--state", "\(directory)/destination.state"]
     }
 
     func start() throws(DemonstrationError) {
@@ -39,7 +55,14 @@ final class ChaosDaemons {
 
     private func begin(_ command: [String], _ side: String) throws(DemonstrationError) -> ChildProcess {
         starts += 1
-        return try ChildProcess(command, outputPath: "\(directory)/\(side).\(starts).log")
+        return try ChildProcess(
+            command, inheriting: side == "destination" ? inherited : [:], outputPath: "\(directory)/\(side).\(starts).log")
+    }
+
+    /// Whether the machine runs at the destination: from then on nothing may be lost.
+    var isMachineResumed: Bool {
+        let state = try? String(contentsOfFile: "\(directory)/destination.state/destination.json", encoding: .utf8)
+        return state?.contains("\"isResumed\":true") == true
     }
 
     var isDestinationRunning: Bool { destination?.waitForEnd(timeoutNanoseconds: 0) == nil }

@@ -13,6 +13,8 @@ public struct ChaosDemonstration {
         public var seed: UInt64 = 1
         /// Bytes a second and lane, so that there is time for something to happen.
         public var laneBytesPerSecond = 150 << 20
+        /// A guest for every tenth round; nil moves memory alone.
+        public var guest: GuestImage?
 
         public init(executablePath: String) { self.executablePath = executablePath }
     }
@@ -20,7 +22,8 @@ public struct ChaosDemonstration {
     /// What befell one round, and how it ended.
     public struct Report: Sendable, Codable {
         public var round: Int
-        public var kind: MemoryKind
+        /// Of memory that is handed over; nil of a machine.
+        public var kind: MemoryKind?
         public var seconds: Double
         public var cuts = 0
         public var sourceKills = 0
@@ -44,6 +47,7 @@ public struct ChaosDemonstration {
 
     /// One migration under fire.
     public func run(round: Int) throws(DemonstrationError) -> Report {
+        if round % 10 == 0, let guest = configuration.guest { return try runMachine(guest, round: round) }
         var random = SeededRandom(seed: configuration.seed &+ UInt64(round) &* 0x9E37_79B9)
         let kind = MemoryKind.allCases[round % MemoryKind.allCases.count]
         let directory = try PrivateDirectory()
@@ -71,6 +75,48 @@ public struct ChaosDemonstration {
         report.wrongPages = threads.reduce(0) { $0 + $1.wrongPages } + (0..<host.memory.pageCount).count { !host.memory.isRight($0, version: 1) }
         report.seconds = Double(MonotonicClock.nowNanoseconds() - start) / 1e9
         _ = consume image
+        return report
+    }
+
+    /// One machine that runs while it is moved, and counts its own errors: from the moment it runs at the destination, nothing may
+    /// be lost.
+    private func runMachine(_ image: GuestImage, round: Int) throws(DemonstrationError) -> Report {
+        var random = SeededRandom(seed: configuration.seed &+ UInt64(round) &* 0x9E37_79B9)
+        var report = Report(round: round, kind: nil, seconds: 0)
+        let schedule = GuestSchedule()
+        let directory = try PrivateDirectory()
+        let sourceMemory = MemoryBackingFile("source")
+        let destinationMemory = MemoryBackingFile("destination")
+        defer { withExtendedLifetime((directory, sourceMemory, destinationMemory)) {} }
+        let start = MonotonicClock.nowNanoseconds()
+        let qmp = "\(directory.path)/qmp"
+        let source = try GuestMachine(
+            image, memory: .file(sourceMemory.path), consolePath: "\(directory.path)/source.console",
+            extra: ["-qmp", "unix:\(qmp),server=on,wait=off"])
+        let sourceProcess = try source.start()
+        try source.waitForTicks(schedule.ticksBefore)
+        let destination = try GuestMachine(
+            image, memory: .file(destinationMemory.path), consolePath: "\(directory.path)/destination.console",
+            extra: ["-pidfile", "\(directory.path)/destination.pid"])
+        let end = DestinationEnd(pidFile: "\(directory.path)/destination.pid")
+        let relay = try CuttingRelay(
+            path: "\(directory.path)/relay", to: "\(directory.path)/source", bytesPerSecond: configuration.laneBytesPerSecond / 8)
+        defer { relay.stop() }
+        let daemons = ChaosDaemons(configuration.executablePath, qmp: qmp, machine: destination, directory: directory.path)
+        try daemons.start()
+        destination.port.start()
+        let deadline = start + Self.roundNanoseconds
+        while !daemons.isMachineResumed, daemons.isDestinationRunning, MonotonicClock.nowNanoseconds() < deadline { _ = poll(nil, 0, 2) }
+        try torment(daemons, relay, &random, &report)
+        report.failure = daemons.finish(before: deadline)
+        sourceProcess.end()
+        if report.failure == nil { try schedule.finish(destination) }
+        end.end()
+        source.port.stop()
+        destination.port.stop()
+        let account = GuestAccount(source: source.log(), destination: destination.log(continuing: source.port.unfinished))
+        if report.failure == nil, !account.faults.isEmpty { report.failure = "the guest says: \(account.faults.joined(separator: "; "))" }
+        report.seconds = Double(MonotonicClock.nowNanoseconds() - start) / 1e9
         return report
     }
 

@@ -41,8 +41,11 @@ public struct QemuCommandLine: Sendable, Hashable {
 
     /// The whole command: the user's, a QMP monitor of ours on descriptor `monitor`, and an incoming migration that waits,
     /// its guest paused until it is resumed.
-    func incoming(monitor: Int32) -> [String] {
-        arguments + [
+    ///
+    /// - Parameter spareMonitorPath: a QMP socket for a daemon that takes over; nil for none.
+    func incoming(monitor: Int32, spareMonitorPath: String? = nil) -> [String] {
+        let spare = spareMonitorPath.map { ["-qmp", "unix:\($0),server=on,wait=off"] } ?? []
+        return arguments + spare + [
             "-chardev", "socket,id=pageferry-qmp,fd=\(monitor)", "-mon", "chardev=pageferry-qmp,mode=control",
             "-incoming", "defer", "-S",
         ]

@@ -28,12 +28,13 @@ public final class QemuDestination {
     ///   - command: the user's command line.
     ///   - preloadLibrary: the path of libpageferry-preload.so; nil without it, for memory that is there already.
     ///   - handoffPath: the socket on which its memory is awaited.
+    ///   - spareMonitorPath: where it is to listen for the monitor of a daemon that takes over; nil for nowhere.
     ///   - ownSession: apart from our terminal's signals, which are ours to handle.
     ///   - keepsErrorOutput: also keep what it writes to its standard error, for errors. It passes through this process
     ///     then: not for a QEMU that is to outlive it.
     public init(
-        _ command: QemuCommandLine, preloadLibrary: String?, handoffPath: String, ownSession: Bool = true,
-        keepsErrorOutput: Bool = true
+        _ command: QemuCommandLine, preloadLibrary: String?, handoffPath: String, spareMonitorPath: String? = nil,
+        ownSession: Bool = true, keepsErrorOutput: Bool = true
     ) throws(QemuError) {
         var environment = Environment.current
         if let preloadLibrary {
@@ -49,7 +50,7 @@ public final class QemuDestination {
         }
         let pair = try SocketPair()
         child = try QemuProcess(
-            command.incoming(monitor: pair.theirs.rawValue), environment: environment, inheriting: pair.theirs.rawValue,
+            command.incoming(monitor: pair.theirs.rawValue, spareMonitorPath: spareMonitorPath), environment: environment, inheriting: pair.theirs.rawValue,
             ownSession: ownSession, keepsErrorOutput: keepsErrorOutput)
         monitor = OwnedDescriptor(adopting: pair.releaseOurs())
     }

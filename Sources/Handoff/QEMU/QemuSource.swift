@@ -57,6 +57,14 @@ public final class QemuSource {
         return try openMemory()
     }
 
+    /// The memory of a guest that has been committed to a destination, for a daemon that takes over from one that died.
+    public func inspectCommitted() throws(QemuError) -> [QemuMemoryBackend] {
+        let status = try status()
+        // It has not run since, so the pages the destination lacks are those it left.
+        guard status.guest == "postmigrate" else { throw .notStopped(status: status.guest) }
+        return try openMemory()
+    }
+
     func requireRunning() throws(QemuError) {
         let status = try status()
         guard status.guest == "running" else { throw .notRunning(status: status.guest) }
