@@ -59,7 +59,7 @@ let package = Package(
         .target(
             name: "Demonstration",
             dependencies: [
-                "CShims", "PageCore", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "PageCore", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict

@@ -1,4 +1,3 @@
-import CShims
 import Glibc
 import PageCore
 import PageFerry
@@ -36,7 +35,7 @@ package final class CuttingRelay: Sendable {
         // SAFETY: the paths are terminated and live for the calls.
         unsafe unlink(path)
         listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-        guard listener >= 0, unsafe pageferry_unix_bind(listener, path) == 0, listen(listener, 64) == 0 else {
+        guard listener >= 0, unsafe Self.withAddress(path, { unsafe bind(listener, $0, $1) }) == 0, listen(listener, 64) == 0 else {
             throw DemonstrationError("cannot listen on \(path): error \(errno)")
         }
         acceptor.withLock { $0 = DedicatedThread(name: "relay") { [self] in accept() } }
@@ -75,14 +74,24 @@ package final class CuttingRelay: Sendable {
             guard near >= 0 else { return }
             let far = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
             // Where nobody listens the near end is closed by the first of its threads, as the real one would be refused.
-            // SAFETY: the path is terminated and lives for the call.
-            _ = unsafe pageferry_unix_connect(far, target)
+            _ = unsafe Self.withAddress(target) { unsafe connect(far, $0, $1) }
             state.withLock { state in
                 state.sockets += [near, far]
                 for (from, to) in [(near, far), (far, near)] {
                     state.threads.append(DedicatedThread(name: "relay-lane") { [self] in pass(from, to) })
                 }
             }
+        }
+    }
+
+    /// Calls `body` with the address of a unix socket at `path`.
+    private static func withAddress(_ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) -> Int32 {
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        // SAFETY: the path is cut to the field, whose last byte stays zero; the structure lives for the call.
+        unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.utf8.prefix($0.count - 1)) }
+        return unsafe withUnsafePointer(to: &address) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe body($0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
         }
     }
 
