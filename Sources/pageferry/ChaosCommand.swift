@@ -50,6 +50,8 @@ struct ChaosCommand: ParsableCommand {
                     throw CommandFailure("round \(round): \(error.description)", .software)
                 }
                 print(text(of: report))
+                // Watched through a pipe, too.
+                fflush(nil)
                 reports.append(report)
             }
             if let json { try JSONFile.write(reports, to: json) }

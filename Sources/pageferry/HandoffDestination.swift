@@ -53,8 +53,11 @@ struct HandoffDestination {
         let session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) {
             events.post(.notice($0))
         }
+        let control = try DaemonControl(path: command.pause.control)
+        _ = control.addDestination(session, peer: command.connect)
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
         try finish(session, events)
+        withExtendedLifetime(control) {}
         // What failed is left for a daemon that may do better.
         state?.remove(DestinationState.name)
         state?.remove(DestinationState.recordName)

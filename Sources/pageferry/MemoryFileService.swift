@@ -47,7 +47,9 @@ struct MemoryFileService {
             server.stop()
             acceptor.join()
         }
-        try serve(image, server, state, events)
+        let control = try DaemonControl(path: command.pause.control)
+        control.listens(with: server)
+        try serve(image, server, state, control, events)
     }
 
     /// Takes over what a daemon before this one has left: its destinations will come.
@@ -60,9 +62,10 @@ struct MemoryFileService {
     }
 
     private func serve(
-        _ image: SourceImage, _ server: SourceServer, _ state: StateDirectory?, _ events: Mailbox<Event>
+        _ image: SourceImage, _ server: SourceServer, _ state: StateDirectory?, _ control: DaemonControl,
+        _ events: Mailbox<Event>
     ) throws(CommandFailure) {
-        var running: [Int: SourceSession] = [:]
+        var running: [Int: (session: SourceSession, controlNumber: Int)] = [:]
         var started = 0
         var ended = 0
         while let event = events.next() {
@@ -88,10 +91,13 @@ struct MemoryFileService {
                     default: break
                     }
                 }
-                running[number] = session
+                running[number] = (session, control.addSource(session, peer: opened.peer))
                 session.guestStopped()
             case .ended(let number, let peer, let reason):
-                running.removeValue(forKey: number)?.join()
+                if let (session, controlNumber) = running.removeValue(forKey: number) {
+                    session.join()
+                    control.remove(controlNumber)
+                }
                 server.sessionEnded()
                 ended += 1
                 Console.info("session \(number): \(peer) " + (reason.map { "ended: \($0)" } ?? "has every page"))
@@ -101,8 +107,8 @@ struct MemoryFileService {
             case .acceptFailed(let error):
                 throw CommandFailure(error)
             case .signal:
-                for session in running.values { session.end(.cancelled) }
-                for session in running.values { session.join() }
+                for (session, _) in running.values { session.end(.cancelled) }
+                for (session, _) in running.values { session.join() }
                 return
             }
         }

@@ -2,8 +2,11 @@ import ArgumentParser
 import PageCore
 import PageFerry
 
-/// How long a session without a link is kept.
+/// How long a session without a link is kept, and how operators reach its daemon meanwhile.
 struct PauseArguments: ParsableArguments {
+    @Option(help: ArgumentHelp("Answer `pageferry status` and `recover` on this socket.", valueName: "path"))
+    var control: String?
+
     @Option(help: ArgumentHelp(
         "End a session whose link has been lost for so long; 0 ends it at once. By default a machine's is kept for ever, a memory file's source waits 10 minutes.",
         valueName: "seconds"))

@@ -94,6 +94,8 @@ struct QemuDestinationMigration {
         let session = DestinationSession(opened, regions: regions, machineState: socket, configuration: configuration) {
             events.post(.notice($0))
         }
+        let control = try DaemonControl(path: command.pause.control)
+        _ = control.addDestination(session, peer: command.connect)
         watchProcess(qemu, events)
         let loader = load(qemu, events)
         let failure = serve(session, qemu, loader, progress, events, &isCommitted)
@@ -109,6 +111,7 @@ struct QemuDestinationMigration {
         progress?.forget()
         Console.info("every page is here: \(Console.line(statistics))")
         _ = consume connection
+        withExtendedLifetime(control) {}
     }
 
     // MARK: Set-up

@@ -45,12 +45,14 @@ struct QemuSourceMigration {
             listener: listener, layout: image.layout,
             configuration: command.serverConfiguration(features: .machineState, mostSessions: 1))
         defer { server.stop() }
+        let control = try DaemonControl(path: command.pause.control)
+        control.listens(with: server)
         if let left {
             server.expect(left.ticket)
             Console.info("took the switched machine over from a daemon that died; waiting for \(left.peer)")
         }
         guard let opened = try waitForDestination(server, events) else { return }
-        if left != nil { return try goOn(qemu, image, opened, state, events) }
+        if left != nil { return try goOn(qemu, image, opened, state, control, events) }
         Console.info("\(opened.peer) takes the machine over")
         do throws(SessionError) {
             try opened.prepare(image)
@@ -59,7 +61,7 @@ struct QemuSourceMigration {
             opened.refuse(error)
             throw CommandFailure(error)
         }
-        try migrate(qemu, image, opened, state, events)
+        try migrate(qemu, image, opened, state, control, events)
     }
 
     /// What a daemon before this one has left of a switch that was committed; nil when there is none. One that was not is undone:
@@ -77,7 +79,8 @@ struct QemuSourceMigration {
 
     /// Serves the rest of a machine that another daemon has committed.
     private func goOn(
-        _ qemu: QemuSource, _ image: SourceImage, _ opened: OpenedSource, _ state: StateDirectory?, _ events: Mailbox<Event>
+        _ qemu: QemuSource, _ image: SourceImage, _ opened: OpenedSource, _ state: StateDirectory?, _ control: DaemonControl,
+        _ events: Mailbox<Event>
     ) throws(CommandFailure) {
         try attempt { () throws(SessionError) in try image.findHoles() }
         Console.info("\(opened.peer) is back")
@@ -85,6 +88,7 @@ struct QemuSourceMigration {
             forget(opened.ticket, state, notice)
             events.post(.notice(notice))
         }
+        _ = control.addSource(session, peer: opened.peer)
         session.guestStopped()
         session.commit()
         let outcome = follow(session, events, state: nil, ticket: nil, isCommitted: true)
@@ -113,7 +117,8 @@ struct QemuSourceMigration {
     }
 
     private func migrate(
-        _ qemu: QemuSource, _ image: SourceImage, _ opened: OpenedSource, _ state: StateDirectory?, _ events: Mailbox<Event>
+        _ qemu: QemuSource, _ image: SourceImage, _ opened: OpenedSource, _ state: StateDirectory?, _ control: DaemonControl,
+        _ events: Mailbox<Event>
     ) throws(CommandFailure) {
         let ticket = opened.ticket
         try state?.write(SourceState(ticket: ticket, peer: opened.peer), to: SourceState.name(ticket))
@@ -132,6 +137,7 @@ struct QemuSourceMigration {
             opened.refuse(.peerFailed(Failure(.virtualMachine, error.description)))
             try recover(qemu, CommandFailure(error))
         }
+        _ = control.addSource(session, peer: opened.peer)
         let follower = follow(qemu, events)
         let outcome = follow(session, events, state: state, ticket: ticket, isCommitted: false)
         // The session has ended, so QEMU's migration has too: the follower returns.

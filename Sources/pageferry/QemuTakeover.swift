@@ -52,11 +52,14 @@ struct QemuTakeover {
         let session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) {
             events.post(.notice($0))
         }
+        let control = try DaemonControl(path: command.pause.control)
+        _ = control.addDestination(session, peer: command.connect)
         try attempt { () throws(HandoffError) in try memory.connection.acknowledge() }
         try finish(session, qemu, TakeoverProgress(state, left, record), standing, events)
         if !command.detach { waitForEnd(qemu, events) }
         // Kept open until here: it tells the VMM's side that its memory is being served.
         _ = consume memory
+        withExtendedLifetime(control) {}
     }
 
     private func finish(

@@ -63,6 +63,46 @@ struct NativeHandoffTests {
         #expect(try connection.waitForEnd(timeoutMilliseconds: 10_000))
     }
 
+    @Test("A daemon that takes over gets the same memory once more, one that waits for fresh memory does not")
+    func again() throws {
+        let path = socketPath("again")
+        let memory = try MappedMemory(anonymousBytes: 2 * 4096)
+        let address = memory.address
+        func serve(again: Bool) throws -> Runner<HandoffError?> {
+            let listener = try HandoffListener(path: path)
+            let box = HandoffBox(listener)
+            return Runner {
+                do throws(HandoffError) {
+                    let connection = try box.listener.accept(timeoutNanoseconds: 10 * seconds)
+                    let regions = try connection.receiveRegions(again: again, timeoutNanoseconds: 10 * seconds)
+                    #expect(regions.count == 1)
+                    #expect(regions[0].address == address)
+                    try connection.acknowledge()
+                    return nil
+                } catch {
+                    return error
+                }
+            }
+        }
+        var daemon = try serve(again: false)
+        var client = try HandoffClient(path: path)
+        let userfault = try client.handOver(name: "ram", anonymous: memory)
+        try client.ready()
+        #expect(daemon.join() == .some(nil))
+        #expect(try client.waitForEnd(timeoutMilliseconds: 10_000))
+        #expect(throws: HandoffError.nobodyListens(path: path)) { try client.reattach() }
+        daemon = try serve(again: false)
+        #expect(throws: HandoffError.self) { try client.reattach() }
+        #expect(daemon.join() == .wrongOccasion(isAgain: true))
+        daemon = try serve(again: true)
+        try client.reattach()
+        #expect(daemon.join() == .some(nil))
+        daemon = try serve(again: true)
+        #expect(throws: HandoffError.self) { _ = try HandoffClient(path: path) }
+        #expect(daemon.join() == .wrongOccasion(isAgain: false))
+        withExtendedLifetime(userfault.rawValue) {}
+    }
+
     @Test("The daemon's refusal reaches the VMM")
     func refusal() throws {
         let path = socketPath("refusal")

@@ -47,6 +47,29 @@ struct NativePreloadTests {
         return String(decoding: bytes[..<max(count, 0)], as: UTF8.self).hasPrefix("271 ")
     }
 
+    @Test("QEMU's memory is handed over again when the daemon has died, as often as that happens")
+    func again() throws {
+        defer { unlink(ramPath) }
+        let monitor = socketPath("monitor")
+        defer { unlink(monitor) }
+        let backends = ["memory-backend-file,id=ram0,size=64M,mem-path=\(ramPath),share=on"]
+        var address: UInt?
+        var started: [PreloadedProcess] = []
+        for round in 0..<3 {
+            // Each daemon ends with this turn, as one that is killed: its connection is closed, and its descriptors.
+            let listener = try HandoffListener(path: path)
+            if round == 0 { started.append(try startQEMU(backends, environment: ["PAGEFERRY_RAM": ramPath, "PAGEFERRY_HANDOFF": path])) }
+            let connection = try listener.accept(timeoutNanoseconds: 20 * seconds)
+            let regions = try connection.receiveRegions(again: round > 0, timeoutNanoseconds: 20 * seconds)
+            #expect(regions.count == 1)
+            #expect(regions[0].lengthBytes == 64 << 20)
+            #expect(regions[0].address == address ?? regions[0].address)
+            address = regions[0].address
+            try connection.acknowledge()
+        }
+        #expect(started.first?.hasEnded == false)
+    }
+
     @Test("QEMU hands over a named memory file")
     func namedFile() throws {
         defer { unlink(ramPath) }

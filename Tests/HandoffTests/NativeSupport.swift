@@ -79,6 +79,12 @@ func refusal(at path: String, during client: (borrowing RawClient) throws -> Voi
     }
 }
 
+/// A listener for a thread of its own.
+final class HandoffBox: Sendable {
+    let listener: HandoffListener
+    init(_ listener: consuming HandoffListener) { self.listener = listener }
+}
+
 /// A client that says what it should not.
 struct RawClient: ~Copyable {
     let socket: HandoffSocket

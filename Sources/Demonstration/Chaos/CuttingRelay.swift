@@ -97,6 +97,7 @@ package final class CuttingRelay: Sendable {
 
     private func pass(_ from: Int32, _ to: Int32) {
         var bytes = [UInt8](repeating: 0, count: 16 << 10)
+        var owedNanoseconds = 0
         while true {
             // SAFETY: here and below: the array outlives the calls, and its count bounds them.
             let got = unsafe recv(from, &bytes, bytes.count, 0)
@@ -115,9 +116,12 @@ package final class CuttingRelay: Sendable {
             }
             if most < got { cut() }
             if let bytesPerSecond {
-                var pause = timespec(tv_sec: 0, tv_nsec: got * 1_000_000_000 / bytesPerSecond)
-                // What makes the link slow; nothing is awaited.
-                _ = unsafe nanosleep(&pause, nil)
+                // What makes the link slow: a connection that hangs up meanwhile is noticed afterwards.
+                owedNanoseconds += got * 1_000_000_000 / bytesPerSecond
+                if owedNanoseconds >= 1_000_000 {
+                    _ = poll(nil, 0, Int32(owedNanoseconds / 1_000_000))
+                    owedNanoseconds %= 1_000_000
+                }
             }
         }
         shutdown(to, Int32(SHUT_RDWR))

@@ -151,6 +151,16 @@ public final class SourceServer: Sendable {
         }
     }
 
+    /// Listens at one more address: for destinations whose way to the first is lost.
+    public func listen(_ listener: consuming sending StreamListener) {
+        let further = Mutex<StreamListener?>(listener)
+        let thread = DedicatedThread(name: "accept") { [self] in
+            guard let listener = further.withLock({ $0.take() }) else { return }
+            acceptConnections(listener)
+        }
+        acceptors.withLock { $0.append(thread) }
+    }
+
     /// Expects the destination of a session whose daemon has died; `nextSession` brings it.
     public func expect(_ ticket: SessionTicket) {
         let port = SourcePort(ticket.session, isExpected: true)
