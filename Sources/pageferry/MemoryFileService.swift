@@ -30,10 +30,9 @@ struct MemoryFileService {
         let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
         let listener = try command.openListener()
         Console.info("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
-        let server = SourceServer(
-            listener: listener, layout: image.layout,
-            configuration: command.serverConfiguration(features: [], mostSessions: 64))
-        try state.map { state throws(CommandFailure) in try expectSessions(of: state, at: server) }
+        var configuration = command.serverConfiguration(features: [], mostSessions: 64)
+        if let state { configuration.expected = try expectedSessions(of: state) }
+        let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
         let acceptor = DedicatedThread(name: "sessions") {
             do throws(SessionError) {
                 while let opened = try server.nextSession(refused: { events.post(.refused($0, $1)) }) {
@@ -53,12 +52,14 @@ struct MemoryFileService {
     }
 
     /// Takes over what a daemon before this one has left: its destinations will come.
-    private func expectSessions(of state: StateDirectory, at server: SourceServer) throws(CommandFailure) {
+    private func expectedSessions(of state: StateDirectory) throws(CommandFailure) -> [SessionTicket] {
+        var tickets: [SessionTicket] = []
         for name in state.names(prefix: SourceState.prefix).prefix(SourceState.mostSessions) {
             guard let left = try state.read(SourceState.self, from: name) else { continue }
-            server.expect(left.ticket)
+            tickets.append(left.ticket)
             Console.info("took the session of \(left.peer) over; waiting for it")
         }
+        return tickets
     }
 
     private func serve(

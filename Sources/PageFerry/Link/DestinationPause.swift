@@ -76,7 +76,10 @@ extension DestinationCore {
             // It has heard that every page is in, from this daemon or the one before, and is gone.
             let isDone = engine.isComplete && !memory.hasParked && memory.mayReportAllResident
             if isDone, lastPageNanoseconds == nil { releaseGuest() }
-            return end(hasReported || isDone ? nil : error)
+            if hasReported || isDone { return end(nil) }
+            // Before the commit it says that the guest has gone on there. After it, and of memory alone, there is nobody else to
+            // ask: whoever knows the session may still be started, or found elsewhere.
+            if hasLoaded, !isCommitted { return end(error) }
         }
         schedule.failed(nowNanoseconds: now)
         obstacle = error

@@ -39,6 +39,9 @@ public struct OpenedSource: Sendable {
 public final class SourceServer: Sendable {
     public struct Configuration: Sendable {
         public var features: ProtocolFeatures = []
+        /// Sessions whose daemon has died, to be taken over: their destinations come back, and `nextSession` brings them. Known
+        /// before the first connection is taken, which may be one of theirs.
+        public var expected: [SessionTicket] = []
         /// The most lanes granted to one session, the urgent one included.
         public var mostLanes = 5
         /// Sessions served at once; further destinations are told that the source is busy.
@@ -104,6 +107,9 @@ public final class SourceServer: Sendable {
     ) {
         self.layout = layout
         self.configuration = configuration
+        state.withLock { state in
+            for ticket in configuration.expected { state.ports[ticket.identifier] = SourcePort(ticket.session, isExpected: true) }
+        }
         stopEvent = eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK))
         precondition(stopEvent >= 0, "the process has no descriptor left (eventfd: error \(errno)); raise `ulimit -n`")
         let streams = Mutex<StreamListener?>(listener)
@@ -159,12 +165,6 @@ public final class SourceServer: Sendable {
             acceptConnections(listener)
         }
         acceptors.withLock { $0.append(thread) }
-    }
-
-    /// Expects the destination of a session whose daemon has died; `nextSession` brings it.
-    public func expect(_ ticket: SessionTicket) {
-        let port = SourcePort(ticket.session, isExpected: true)
-        state.withLock { $0.ports[ticket.identifier] = port }
     }
 
     /// Stops listening, and drops destinations that are not fully connected.
