@@ -6,6 +6,6 @@ struct PageFerryCommand: ParsableCommand {
         commandName: "pageferry",
         abstract: "Moves a running machine's memory to another host after it has resumed there (post-copy).",
         version: "0.1.0",
-        subcommands: [SourceCommand.self, DestinationCommand.self, DemoCommand.self, DemoMemoryCommand.self, ChaosCommand.self, Simulate.self, BenchCommand.self, CheckCommand.self]
+        subcommands: [SourceCommand.self, DestinationCommand.self, DemoCommand.self, DemoMemoryCommand.self, ChaosCommand.self, Simulate.self, BenchCommand.self, CheckCommand.self, GuardCommand.self]
     )
 }

@@ -117,7 +117,9 @@ struct SourceCore: ~Copyable, TransportHandler {
             case .machineStateEnd:
                 machineStateHasEnded = true
             case .commit:
+                guard ending == nil else { continue }
                 isCommitted = true
+                port.isCommitted.store(true, ordering: .releasing)
                 enqueue(FrameHeader(.commit))
             case .restored(let link):
                 // The destination has given the link before up, whether that was noticed here or not.
