@@ -43,7 +43,8 @@ import Testing
 
     @Test func resumingBeforeTheStateIsLoadedIsRefused() throws {
         let pair = try QemuPair()
-        _ = try pair.destination.beginIncoming()
+        let stream = try pair.destination.beginIncoming()
+        defer { close(stream) }
         #expect(throws: QemuError.notLoaded) { try pair.destination.resume() }
         #expect(try pair.destination.status().guest == "inmigrate")
     }

@@ -18,7 +18,7 @@ public struct LeakCheck: SuiteTrait, TestTrait, TestScoping {
     private static func expectNothing(since before: ProcessResources, _ test: Test) {
         // What ends on a thread of its own, or in another process, may take a moment.
         var leaks: [String] = []
-        for _ in 0..<2_000 {
+        for _ in 0..<500 {
             reapOrphans()
             leaks = ProcessResources.now().leaks(since: before)
             if leaks.isEmpty { return }

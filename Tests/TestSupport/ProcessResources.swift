@@ -25,10 +25,8 @@ struct ProcessResources {
         found.mappedBytes = mappings()
         let ownName = fileText("/proc/self/comm") ?? ""
         for name in directoryEntries("/proc/self/task") {
-            // Threads without a name of their own are the runtime's, "iou-" those the kernel keeps for a while for a ring.
-            guard let id = pid_t(name), let comm = fileText("/proc/self/task/\(name)/comm"), comm != ownName, !comm.hasPrefix("iou-")
-            else { continue }
-            found.threads[id] = String(comm.dropLast())
+            guard let id = pid_t(name), let comm = fileText("/proc/self/task/\(name)/comm"), comm != ownName else { continue }
+            if !isOfTheRuntime(comm) { found.threads[id] = String(comm.dropLast()) }
         }
         found.children = runningChildren()
         found.sharedMemoryFiles = Set(directoryEntries("/dev/shm").filter { $0.contains("-\(getpid())") })
@@ -52,6 +50,11 @@ struct ProcessResources {
             lines.append("RDMA: \(now - then) registered memory regions")
         }
         return lines.sorted()
+    }
+
+    /// Threads the kernel keeps for a ring for a while, the test library's, and libdispatch's.
+    private static func isOfTheRuntime(_ threadName: String) -> Bool {
+        threadName.hasPrefix("iou-") || threadName.hasPrefix("SWT ") || threadName.contains("-qos")
     }
 
     /// librdmacm opens each device once and keeps it until the process ends.
