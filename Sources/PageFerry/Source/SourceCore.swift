@@ -2,6 +2,7 @@ import PageCore
 import PageEngine
 import PageTransport
 import PageWire
+import Synchronization
 import Verbs
 
 /// The receiving half of a source's shard: what comes from the destination goes into the engine, the relay, the notices.
