@@ -5,7 +5,7 @@ import Handoff
 struct HandoffDirectory: ~Copyable {
     let listener: HandoffListener
     /// Removed with the socket; nil for a state directory, which stays.
-    private let directory: String?
+    let directory: String?
 
     var path: String { listener.path }
 
@@ -32,8 +32,12 @@ struct HandoffDirectory: ~Copyable {
     }
 
     deinit {
-        // The listener's own end comes after this, so the socket is removed here first.
-        guard let directory else { return }
+        if let directory { Self.remove(directory) }
+    }
+
+    /// Removes what a daemon made, or left behind. The listener's own end comes after this, so the socket is removed here first.
+    static func remove(_ directory: String) {
+        // SAFETY: both paths live for the calls.
         unsafe unlink("\(directory)/handoff")
         unsafe rmdir(directory)
     }

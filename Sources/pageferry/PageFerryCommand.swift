@@ -8,6 +8,7 @@ struct PageFerryCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             SourceCommand.self, DestinationCommand.self, StatusCommand.self, RecoverCommand.self, DemoCommand.self, DemoMemoryCommand.self, ChaosCommand.self, Simulate.self, BenchCommand.self, CheckCommand.self,
+            GuardCommand.self,
         ]
     )
 }

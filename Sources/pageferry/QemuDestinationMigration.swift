@@ -48,9 +48,18 @@ struct QemuDestinationMigration {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.description)))
             throw CommandFailure(error)
         }
+        // Until the hand-off is acknowledged the preload library ends a QEMU whose daemon has gone; the guard does from then on.
+        let switchGuard: SwitchGuard
+        do throws(CommandFailure) {
+            switchGuard = try .ofDestination(qemu.process, handoff: handoff.directory)
+        } catch {
+            connector.refuse(.cancelled)
+            qemu.kill()
+            throw error
+        }
         var isCommitted = false
         do throws(CommandFailure) {
-            try takeOver(qemu, commandLine, connector, handoff, state, events, &isCommitted)
+            try takeOver(qemu, switchGuard, commandLine, connector, handoff, state, events, &isCommitted)
         } catch {
             if !isCommitted {
                 qemu.kill()
@@ -62,7 +71,7 @@ struct QemuDestinationMigration {
     }
 
     private func takeOver(
-        _ qemu: QemuDestination, _ commandLine: QemuCommandLine, _ connector: consuming DestinationConnector,
+        _ qemu: QemuDestination, _ switchGuard: SwitchGuard, _ commandLine: QemuCommandLine, _ connector: consuming DestinationConnector,
         _ handoff: borrowing HandoffDirectory, _ state: StateDirectory?, _ events: Mailbox<Event>, _ isCommitted: inout Bool
     ) throws(CommandFailure) {
         // Kept open until the end: it tells the VMM's side that its memory is being served.
@@ -75,6 +84,8 @@ struct QemuDestinationMigration {
         }
         let regions: DestinationRegions
         do throws(CommandFailure) {
+            try attempt { () throws(QemuError) in try switchGuard.waitUntilReady(timeoutNanoseconds: Self.startTimeoutNanoseconds) }
+            SwitchStep.handedOver.reached()
             regions = try receiveRegions(connection, commandLine)
             try attempt { () throws(QemuError) in try qemu.connect(timeoutNanoseconds: Self.startTimeoutNanoseconds) }
             if command.prefault { try command.prefault(regions) }
@@ -91,6 +102,7 @@ struct QemuDestinationMigration {
             configuration.record = progress?.record
         }
         let socket = try attempt { () throws(QemuError) in try qemu.beginIncoming() }
+        SwitchStep.loading.reached()
         let session = DestinationSession(opened, regions: regions, machineState: socket, configuration: configuration) {
             events.post(.notice($0))
         }
@@ -98,7 +110,7 @@ struct QemuDestinationMigration {
         _ = control.addDestination(session, peer: command.connect)
         watchProcess(qemu, events)
         let loader = load(qemu, events)
-        let failure = serve(session, qemu, loader, progress, events, &isCommitted)
+        let failure = serve(session, qemu, switchGuard, loader, progress, events, &isCommitted)
         session.join()
         let statistics = session.statistics.read()
         try command.report(session, error: failure?.text)
@@ -173,8 +185,8 @@ struct QemuDestinationMigration {
 
     /// Runs the session to its end.
     private func serve(
-        _ session: DestinationSession, _ qemu: QemuDestination, _ loader: DedicatedThread, _ progress: TakeoverProgress?,
-        _ events: Mailbox<Event>, _ isCommitted: inout Bool
+        _ session: DestinationSession, _ qemu: QemuDestination, _ switchGuard: SwitchGuard, _ loader: DedicatedThread,
+        _ progress: TakeoverProgress?, _ events: Mailbox<Event>, _ isCommitted: inout Bool
     ) -> CommandFailure? {
         var failure: CommandFailure?
         var isLoading = true
@@ -190,9 +202,14 @@ struct QemuDestinationMigration {
             case .loaded:
                 loader.join()
                 isLoading = false
-                // A daemon that takes over may go on from here, so it must know before the source may commit.
-                progress?.loaded()
+                SwitchStep.loaded.reached()
+                if let progress {
+                    // A daemon that takes over may go on from here, so it must know before the source may commit.
+                    progress.loaded()
+                    switchGuard.release()
+                }
                 session.loaded()
+                SwitchStep.confirmed.reached()
             case .loadFailed(let error):
                 loader.join()
                 isLoading = false
@@ -207,9 +224,12 @@ struct QemuDestinationMigration {
             case .notice(.committed):
                 isCommitted = true
                 progress?.committed()
+                switchGuard.release()
+                SwitchStep.taken.reached()
                 do throws(QemuError) {
                     _ = try qemu.resume()
                     progress?.resumed()
+                    SwitchStep.resumed.reached()
                     session.resumed()
                     Console.info("the guest runs here; its pages follow")
                 } catch {

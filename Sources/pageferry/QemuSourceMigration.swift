@@ -7,8 +7,8 @@ import StreamTransport
 
 /// Hands one running QEMU over to one destination.
 ///
-/// The switch is one point: the moment `commit` is sent. Before it, whatever fails leaves the guest running here; after
-/// it, the guest never runs here again.
+/// The switch is one point, the commit: the release of the guard in `switchOver`. Before it, whatever fails leaves the guest
+/// running here, be it that this process is killed; after it, the guest never runs here again. See `SwitchStep`.
 struct QemuSourceMigration {
     private enum Event: Sendable {
         case notice(SourceNotice)
@@ -20,6 +20,8 @@ struct QemuSourceMigration {
 
     /// How long QEMU may take to stop the guest, and the destination to load its machine state.
     private static let switchTimeoutNanoseconds: UInt64 = 120_000_000_000
+
+    private static let guardTimeoutNanoseconds: UInt64 = 30_000_000_000
 
     let command: SourceCommand
     let qmpPath: String
@@ -90,7 +92,7 @@ struct QemuSourceMigration {
         _ = control.addSource(session, peer: opened.peer)
         session.guestStopped()
         session.commit()
-        let outcome = follow(session, events, state: nil, ticket: nil, isCommitted: true)
+        let outcome = follow(session, events, state: nil, ticket: nil, nil)
         session.join()
         try finish(qemu, session.statistics.read(), outcome)
     }
@@ -122,8 +124,18 @@ struct QemuSourceMigration {
         let ticket = opened.ticket
         try state?.write(SourceState(ticket: ticket, peer: opened.peer), to: SourceState.name(ticket))
         let session: SourceSession
+        let switchGuard: SwitchGuard
+        do throws(CommandFailure) {
+            switchGuard = try .ofSource(qemu, qmp: qmpPath)
+            try attempt { () throws(QemuError) in try switchGuard.waitUntilReady(timeoutNanoseconds: Self.guardTimeoutNanoseconds) }
+        } catch {
+            state?.remove(SourceState.name(ticket))
+            opened.refuse(.cancelled)
+            throw error
+        }
         do throws(QemuError) {
             try qemu.prepare()
+            SwitchStep.prepared.reached()
             let socket = try qemu.beginMigration()
             session = SourceSession(
                 opened, memory: image, machineState: socket, configuration: command.sessionConfiguration
@@ -137,8 +149,9 @@ struct QemuSourceMigration {
             try recover(qemu, CommandFailure(error))
         }
         _ = control.addSource(session, peer: opened.peer)
+        SwitchStep.started.reached()
         let follower = follow(qemu, events)
-        let outcome = follow(session, events, state: state, ticket: ticket, isCommitted: false)
+        let outcome = follow(session, events, state: state, ticket: ticket, switchGuard)
         // The session has ended, so QEMU's migration has too: the follower returns.
         follower.join()
         session.join()
@@ -180,13 +193,15 @@ struct QemuSourceMigration {
 
     /// Runs the session to its end.
     ///
-    /// - Parameter state: where the commit is put down before the destination hears of it.
+    /// - Parameters:
+    ///   - state: where the commit is put down before the destination hears of it.
+    ///   - switchGuard: nil when another daemon has committed already.
     private func follow(
-        _ session: SourceSession, _ events: Mailbox<Event>, state: StateDirectory?, ticket: SessionTicket?, isCommitted: Bool
+        _ session: SourceSession, _ events: Mailbox<Event>, state: StateDirectory?, ticket: SessionTicket?, _ switchGuard: SwitchGuard?
     ) -> (isCommitted: Bool, failure: CommandFailure?) {
         var isLoaded = false
         var isCompleted = false
-        var isCommitted = isCommitted
+        var isCommitted = switchGuard == nil
         var failure: CommandFailure?
         while true {
             let progressDeadline = MonotonicClock.nowNanoseconds() + 250_000_000
@@ -196,6 +211,7 @@ struct QemuSourceMigration {
             }
             switch event {
             case .stopped:
+                SwitchStep.stopped.reached()
                 session.guestStopped()
             case .completed:
                 isCompleted = true
@@ -216,7 +232,8 @@ struct QemuSourceMigration {
                 Console.info("the destination is back")
             case .notice(.ended(let reason)):
                 if failure == nil, let reason { failure = CommandFailure(reason) }
-                return (isCommitted, failure)
+                // A session that had ended before it took the commit has sent none, unless a daemon before this one had.
+                return (switchGuard == nil || session.isCommitted, failure)
             case .signal:
                 guard !isCommitted else {
                     Console.info("the guest has left already: its last pages are only here; ending when they are across")
@@ -225,7 +242,10 @@ struct QemuSourceMigration {
                 failure = CommandFailure("cancelled; the guest goes on here", .temporaryFailure)
                 session.end(.cancelled)
             }
-            if isLoaded, isCompleted, !isCommitted, failure == nil {
+            if isLoaded, isCompleted, !isCommitted, failure == nil, let switchGuard {
+                SwitchStep.completed.reached()
+                // From here on no guard makes the guest run here, and then no daemon after this one. That is the commit.
+                switchGuard.release()
                 do throws(CommandFailure) {
                     if let state, let ticket { try putDownCommit(state, ticket) }
                 } catch {
@@ -234,7 +254,9 @@ struct QemuSourceMigration {
                     continue
                 }
                 isCommitted = true
+                SwitchStep.committed.reached()
                 session.commit()
+                SwitchStep.announced.reached()
             }
         }
     }

@@ -1,10 +1,11 @@
 import HostMemory
+import TestSupport
 import Testing
 
 @testable import Benchmarking
 
 /// The floors do what they say: a floor that skips its work would make every figure look bad.
-@Suite(.serialized) struct FloorTests {
+@Suite(.leavesNothing, .serialized) struct FloorTests {
     @Test(arguments: SocketKind.allCases, WaitMode.extremes)
     func everyExchangeIsTimed(kind: SocketKind, mode: WaitMode) throws {
         #expect(try PingPongFloor.measure(kind, mode, count: 50).count == 50)

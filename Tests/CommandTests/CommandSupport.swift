@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 let seconds: UInt64 = 1_000_000_000
@@ -79,15 +80,15 @@ final class Scratch: Sendable {
 
     private static func isInUse(_ directory: String) -> Bool {
         // proc(5): unix sockets of this network namespace, with their paths.
-        let sockets = (try? String(contentsOfFile: "/proc/net/unix", encoding: .utf8)) ?? ""
+        let sockets = fileText("/proc/net/unix") ?? ""
         return sockets.contains("/tmp/\(directory)/")
     }
 
     /// Processes, not yet reaped ones excluded, whose command line has `text`.
-    private static func processes(naming text: String) -> [pid_t] {
+    static func processes(naming text: String) -> [pid_t] {
         let all = ((try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []).compactMap { pid_t($0) }
         return all.filter { process in
-            guard let line = FileManager.default.contents(atPath: "/proc/\(process)/cmdline") else { return false }
+            guard let line = fileContents("/proc/\(process)/cmdline") else { return false }
             return process != getpid() && String(decoding: line, as: UTF8.self).contains(text)
         }
     }
@@ -99,7 +100,8 @@ final class Program {
     private let outputPath: String
     private var code: Int32?
 
-    init(_ arguments: [String], in scratch: Scratch) throws {
+    /// - Parameter environment: what it gets beside ours.
+    init(_ arguments: [String], in scratch: Scratch, environment: [String: String] = [:]) throws {
         outputPath = scratch.file("output.\(UInt32.random(in: 0 ... .max))")
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -109,20 +111,24 @@ final class Program {
         posix_spawn_file_actions_addopen(&actions, 2, outputPath, O_WRONLY | O_CREAT | O_APPEND, 0o600)
         var argumentVector = arguments.map { strdup($0) } + [nil]
         defer { for argument in argumentVector { free(argument) } }
+        let variables = ProcessInfo.processInfo.environment.merging(environment) { _, given in given }
+        var environmentVector = variables.map { strdup("\($0.key)=\($0.value)") } + [nil]
+        defer { for variable in environmentVector { free(variable) } }
         var child: pid_t = 0
-        try #require(posix_spawnp(&child, arguments[0], &actions, nil, &argumentVector, environ) == 0, "\(arguments[0]) starts")
+        let status = posix_spawnp(&child, arguments[0], &actions, nil, &argumentVector, &environmentVector)
+        try #require(status == 0, "\(arguments[0]) starts")
         process = child
     }
 
     /// pageferry itself.
-    static func pageferry(_ arguments: [String], in scratch: Scratch) throws -> Program {
-        try Program([Built.pageferry] + arguments, in: scratch)
+    static func pageferry(_ arguments: [String], in scratch: Scratch, environment: [String: String] = [:]) throws -> Program {
+        try Program([Built.pageferry] + arguments, in: scratch, environment: environment)
     }
 
     deinit { end() }
 
     /// What it wrote to standard error so far.
-    var errorOutput: String { (try? String(contentsOfFile: outputPath, encoding: .utf8)) ?? "" }
+    var errorOutput: String { fileText(outputPath) ?? "" }
 
     var isRunning: Bool { reap(WNOHANG) == nil }
 

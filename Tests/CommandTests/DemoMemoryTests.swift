@@ -1,9 +1,10 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// The memory demonstration with its sides apart, as on two hosts.
-@Suite(.serialized) struct DemoMemoryTests {
+@Suite(.leavesNothing, .serialized) struct DemoMemoryTests {
     private let scratch: Scratch
 
     init() throws { scratch = try Scratch() }

@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import PageCore
 import PageWire
+import TestSupport
 import Testing
 
 private let oddVersion = Hello(
@@ -9,7 +10,7 @@ private let oddVersion = Hello(
     session: SessionIdentity(identifier: 1, secretLow: 2, secretHigh: 3))
 
 /// A source that is none, or a bad one, seen from `pageferry destination`.
-@Suite(.serialized) struct HostileSourceTests {
+@Suite(.leavesNothing, .serialized) struct HostileSourceTests {
     let scratch: Scratch
 
     init() throws { scratch = try Scratch() }
@@ -113,7 +114,7 @@ private let oddVersion = Hello(
 }
 
 /// Destinations that are none, seen from `pageferry source`: each is refused with a line, and the next one is served.
-@Suite(.serialized) struct HostileDestinationTests {
+@Suite(.leavesNothing, .serialized) struct HostileDestinationTests {
     let scratch: Scratch
 
     init() throws { scratch = try Scratch() }

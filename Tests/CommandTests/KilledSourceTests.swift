@@ -4,13 +4,14 @@ import HostMemory
 import PageCore
 import PageFerry
 import StreamTransport
+import TestSupport
 import Testing
 import Userfault
 import Verbs
 
 /// A source that is killed at any phase: the destination says so, and whoever waits for a page goes on waiting: it is never
 /// fed zeros. Over every transport there is.
-@Suite(.serialized, .enabled(if: access(Built.pageferry, X_OK) == 0)) struct KilledSourceTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0)) struct KilledSourceTests {
     enum Phase: String, CaseIterable, Sendable { case offered, opened, demanding, pushing }
 
     /// Where sources listen: by RDMA where `PAGEFERRY_RDMA` names a device, else by TCP.

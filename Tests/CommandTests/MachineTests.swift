@@ -1,61 +1,35 @@
 import Foundation
 import Glibc
 import Handoff
+import TestSupport
 import Testing
 
 /// Real QEMUs with 64 MiB of firmware's guest, moved by the real commands.
-@Suite(.serialized, .enabled(if: Built.canMigrate)) struct MachineTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: Built.canMigrate)) struct MachineTests {
     let scratch: Scratch
 
     init() throws { scratch = try Scratch() }
-
-    /// A QEMU command; its name holds the scratch directory, by which what is left of it is found.
-    private func machine(
-        _ name: String, megabytes: Int = 64, backend: String = "memory-backend-memfd,share=on", extra: [String] = []
-    ) -> [String] {
-        [
-            "qemu-system-x86_64", "-name", scratch.file(name), "-nodefaults", "-no-user-config", "-display", "none", "-machine",
-            "q35,accel=tcg,memory-backend=ram", "-m", "\(megabytes)", "-object", "\(backend),id=ram,size=\(megabytes)M",
-            "-qmp", "unix:\(scratch.file(name)).qmp,server=on,wait=off",
-        ] + extra
-    }
-
-    /// Starts a machine and waits until it runs.
-    private func start(_ arguments: [String], qmp name: String) throws -> Program {
-        let program = try Program(arguments, in: scratch)
-        try #require(poll(until: { (try? status(name)) == "running" || !program.isRunning }), "\(program.errorOutput)")
-        try #require(program.isRunning, "\(program.errorOutput)")
-        return program
-    }
-
-    private func status(_ name: String) throws -> String? {
-        try QMPClient(connectingTo: "\(scratch.file(name)).qmp").execute("query-status")["status"]?.string
-    }
-
-    private func source(_ options: [String] = []) throws -> Program {
-        try .pageferry(["source", "--qmp", "\(scratch.file("source")).qmp", "--listen", "127.0.0.1:0"] + options, in: scratch)
-    }
 
     /// The source was not disturbed: it waits on, ends upon SIGTERM, and its machine runs.
     private func expectUndisturbed(_ source: Program, _ qemu: Program, location: SourceLocation = #_sourceLocation) throws {
         source.signal(SIGTERM)
         #expect(source.exitCode() == 0, "\(source.errorOutput)", sourceLocation: location)
-        #expect(try status("source") == "running", sourceLocation: location)
+        #expect(try scratch.status("source") == "running", sourceLocation: location)
         qemu.end()
         scratch.expectNothingLeft(except: ["source.qmp"], location: location)
     }
 
     @Test func wholeMigration() throws {
-        let qemu = try start(machine("source"), qmp: "source")
-        let source = try source(["--json", scratch.file("source.json")])
+        let qemu = try scratch.start(scratch.machine("source"), qmp: "source")
+        let source = try scratch.source(["--json", scratch.file("source.json")])
         let destination = try Program.pageferry(
             ["destination", "--connect", try source.address(), "--json", scratch.file("destination.json"), "--"]
-                + machine("destination"), in: scratch)
+                + scratch.machine("destination"), in: scratch)
         #expect(destination.says("every page is here"), "\(destination.errorOutput) \(source.errorOutput)")
         #expect(source.exitCode() == 0, "\(source.errorOutput)")
         #expect(source.says("every page is at the destination"))
-        #expect(try status("destination") == "running")
-        #expect(try status("source") != "running", "the guest never runs twice")
+        #expect(try scratch.status("destination") == "running")
+        #expect(try scratch.status("source") != "running", "the guest never runs twice")
         // The command stays with the machine it started, and ends with it.
         #expect(destination.isRunning)
         try QMPClient(connectingTo: "\(scratch.file("destination")).qmp").execute("quit")
@@ -72,19 +46,19 @@ import Testing
     }
 
     @Test func memorySizesDiffer() throws {
-        let qemu = try start(machine("source"), qmp: "source")
-        let source = try source()
+        let qemu = try scratch.start(scratch.machine("source"), qmp: "source")
+        let source = try scratch.source()
         let destination = try Program.pageferry(
-            ["destination", "--connect", try source.address(), "--"] + machine("destination", megabytes: 128), in: scratch)
+            ["destination", "--connect", try source.address(), "--"] + scratch.machine("destination", megabytes: 128), in: scratch)
         expectFailure(of: destination, code: 78, says: ["64 MiB", "128 MiB", "give both machines the same memory size"])
         #expect(source.says("refused"))
         try expectUndisturbed(source, qemu)
     }
 
     @Test func destinationProgramMissing() throws {
-        let qemu = try start(machine("source"), qmp: "source")
-        let source = try source()
-        var command = machine("destination")
+        let qemu = try scratch.start(scratch.machine("source"), qmp: "source")
+        let source = try scratch.source()
+        var command = scratch.machine("destination")
         command[0] = scratch.file("no-such-qemu")
         let destination = try Program.pageferry(["destination", "--connect", try source.address(), "--"] + command, in: scratch)
         expectFailure(of: destination, code: 71, says: ["cannot start", "no-such-qemu", "No such file"])
@@ -93,10 +67,10 @@ import Testing
     }
 
     @Test func destinationRefusesItsOptions() throws {
-        let qemu = try start(machine("source"), qmp: "source")
-        let source = try source()
+        let qemu = try scratch.start(scratch.machine("source"), qmp: "source")
+        let source = try scratch.source()
         let destination = try Program.pageferry(
-            ["destination", "--connect", try source.address(), "--"] + machine("destination", extra: ["-no-such-option"]), in: scratch)
+            ["destination", "--connect", try source.address(), "--"] + scratch.machine("destination", extra: ["-no-such-option"]), in: scratch)
         expectFailure(of: destination, code: 70, says: ["QEMU ended with status 1", "no-such-option"])
         #expect(destination.errorOutput.contains("no-such-option"))
         #expect(source.says("refused"))
@@ -105,15 +79,15 @@ import Testing
 
     /// After a destination that failed the next one takes the machine over.
     @Test func secondDestinationSucceeds() throws {
-        let qemu = try start(machine("source"), qmp: "source")
-        let source = try source()
+        let qemu = try scratch.start(scratch.machine("source"), qmp: "source")
+        let source = try scratch.source()
         let address = try source.address()
-        let failed = try Program.pageferry(["destination", "--connect", address, "--"] + machine("failed", megabytes: 128), in: scratch)
+        let failed = try Program.pageferry(["destination", "--connect", address, "--"] + scratch.machine("failed", megabytes: 128), in: scratch)
         #expect(failed.exitCode() == 78)
-        let destination = try Program.pageferry(["destination", "--connect", address, "--"] + machine("destination"), in: scratch)
+        let destination = try Program.pageferry(["destination", "--connect", address, "--"] + scratch.machine("destination"), in: scratch)
         #expect(source.exitCode() == 0, "\(source.errorOutput) \(destination.errorOutput)")
         #expect(destination.says("every page is here"))
-        #expect(try status("destination") == "running")
+        #expect(try scratch.status("destination") == "running")
         // The signal asks the command to end; the machine it keeps is asked here.
         try QMPClient(connectingTo: "\(scratch.file("destination")).qmp").execute("quit")
         #expect(destination.exitCode() == 0, "\(destination.errorOutput)")
@@ -122,16 +96,16 @@ import Testing
     }
 
     @Test func sourceEndedBeforeAnyDestination() throws {
-        let qemu = try start(machine("source"), qmp: "source")
-        let source = try source()
+        let qemu = try scratch.start(scratch.machine("source"), qmp: "source")
+        let source = try scratch.source()
         _ = try source.address()
         try expectUndisturbed(source, qemu)
     }
 
     /// A destination for memory files cannot take a machine.
     @Test func destinationPullsMemoryOnly() throws {
-        let qemu = try start(machine("source"), qmp: "source")
-        let source = try source()
+        let qemu = try scratch.start(scratch.machine("source"), qmp: "source")
+        let source = try scratch.source()
         let destination = try Program.pageferry(
             ["destination", "--connect", try source.address(), "--handoff", scratch.file("handoff")], in: scratch)
         expectFailure(of: destination, code: 78, says: ["the source migrates a virtual machine", "start the destination with"])
@@ -142,7 +116,7 @@ import Testing
     @Test func sourceServesMemoryOnly() throws {
         let source = try Program.pageferry(["source", "--memory", try scratch.memoryFile(), "--listen", "127.0.0.1:0"], in: scratch)
         let destination = try Program.pageferry(
-            ["destination", "--connect", try source.address(), "--"] + machine("destination"), in: scratch)
+            ["destination", "--connect", try source.address(), "--"] + scratch.machine("destination"), in: scratch)
         expectFailure(of: destination, code: 78, says: ["serves a memory file", "--handoff PATH", "--qmp"])
         source.signal(SIGTERM)
         #expect(source.exitCode() == 0)
@@ -150,10 +124,10 @@ import Testing
     }
 
     @Test func sourceMachineWithPrivateMemory() throws {
-        let qemu = try start(machine("source", backend: "memory-backend-memfd,share=off"), qmp: "source")
-        let source = try source()
+        let qemu = try scratch.start(scratch.machine("source", backend: "memory-backend-memfd,share=off"), qmp: "source")
+        let source = try scratch.source()
         expectFailure(of: source, code: 78, says: ["'ram' is not shared", "share=on"])
-        #expect(try status("source") == "running")
+        #expect(try scratch.status("source") == "running")
         qemu.end()
         scratch.expectNothingLeft(except: ["source.qmp"])
     }
@@ -163,10 +137,10 @@ import Testing
             "qemu-system-x86_64", "-name", scratch.file("source"), "-nodefaults", "-no-user-config", "-display", "none", "-machine",
             "q35,accel=tcg", "-m", "64", "-qmp", "unix:\(scratch.file("source")).qmp,server=on,wait=off",
         ]
-        let qemu = try start(arguments, qmp: "source")
-        let source = try source()
+        let qemu = try scratch.start(arguments, qmp: "source")
+        let source = try scratch.source()
         expectFailure(of: source, code: 78, says: ["share=on"])
-        #expect(try status("source") == "running")
+        #expect(try scratch.status("source") == "running")
         qemu.end()
         scratch.expectNothingLeft(except: ["source.qmp"])
     }

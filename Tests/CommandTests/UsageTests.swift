@@ -1,9 +1,10 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// Bad input on the command line: one clear line, the exit code of sysexits, nothing left.
-@Suite(.serialized) struct UsageTests {
+@Suite(.leavesNothing, .serialized) struct UsageTests {
     let scratch: Scratch
 
     init() throws { scratch = try Scratch() }

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Demonstration
@@ -21,7 +22,7 @@ private let canMigrate: Bool = {
 }()
 
 /// The demonstration itself, once: a real guest under load, moved while it works.
-@Suite(.serialized, .enabled(if: canMigrate)) struct FerryMigrationTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: canMigrate)) struct FerryMigrationTests {
     @Test func theGuestIsAsItWas() throws {
         let image = try GuestImage(directory: guestDirectory)
         let report = try FerryMigration(image: image, executablePath: "\(builtDirectory)/pageferry") { _ in }.run()
@@ -31,7 +32,7 @@ private let canMigrate: Bool = {
     }
 }
 
-@Suite struct GuestImageTests {
+@Suite(.leavesNothing) struct GuestImageTests {
     @Test func missingFilesAreNamed() throws {
         do throws(DemonstrationError) {
             _ = try GuestImage(directory: "/nonexistent")

@@ -1,9 +1,10 @@
 import Glibc
+import TestSupport
 import Testing
 
 @testable import Demonstration
 
-@Suite struct LineChannelTests {
+@Suite(.leavesNothing) struct LineChannelTests {
     /// A guest that is moved in the middle of a line has written one half on each host.
     @Test func keepsTheHalfOfALineThatIsCutOff() throws {
         let channel = try LineChannel()

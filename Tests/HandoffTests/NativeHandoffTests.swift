@@ -2,12 +2,13 @@ import CShims
 import Glibc
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 import Userfault
 
 @testable import Handoff
 
-@Suite("Native hand-off", .serialized, .enabled(if: userfaultIsPermitted))
+@Suite("Native hand-off", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))
 struct NativeHandoffTests {
     @Test("Shared and anonymous memory go over, and faults are served from the other end")
     func bothKinds() throws {

@@ -1,13 +1,14 @@
 import Glibc
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 import Userfault
 
 @testable import Handoff
 
 /// The preload library in an unmodified QEMU, and in another program that maps a file.
-@Suite("Preload library", .serialized, .enabled(if: userfaultIsPermitted && qemuIsInstalled))
+@Suite("Preload library", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted && qemuIsInstalled))
 struct NativePreloadTests {
     private let path = socketPath("preload")
     private let ramPath = "/dev/shm/pageferry-test-\(getpid())-ram"

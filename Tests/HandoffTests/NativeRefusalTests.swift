@@ -2,13 +2,14 @@ import CShims
 import Glibc
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 import Userfault
 
 @testable import Handoff
 
 /// Everything a hostile or broken VMM may say is refused by one clear error, told to it, and nothing it sent stays open.
-@Suite("Native hand-off: refusals", .serialized, .enabled(if: userfaultIsPermitted))
+@Suite("Native hand-off: refusals", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))
 struct NativeRefusalTests {
     /// The status of the daemon's error when it is given one region; nil when it takes it. Nothing may stay open.
     private func status(_ message: HandoffRegionMessage, _ descriptors: [Int32]) throws -> UInt32? {

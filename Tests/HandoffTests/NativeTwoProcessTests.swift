@@ -1,13 +1,14 @@
 import Glibc
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 import Userfault
 
 @testable import Handoff
 
 /// A guest in a process of its own, whose memory this process serves.
-@Suite("Native hand-off between two processes", .serialized, .enabled(if: userfaultIsPermitted))
+@Suite("Native hand-off between two processes", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))
 struct NativeTwoProcessTests {
     static let pages = 64
 

@@ -53,6 +53,11 @@ final class QMPFakeServer: Sendable {
 
         init(socket: Int32) { self.socket = socket }
 
+        // What nobody asked for.
+        deinit {
+            for descriptor in passed.withLock({ $0 }) { close(descriptor) }
+        }
+
         func write(_ line: String) { write(Array(line.utf8) + [10]) }
 
         func write(_ bytes: [UInt8]) {

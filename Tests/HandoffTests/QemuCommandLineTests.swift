@@ -1,8 +1,9 @@
+import TestSupport
 import Testing
 
 @testable import Handoff
 
-@Suite struct QemuCommandLineTests {
+@Suite(.leavesNothing) struct QemuCommandLineTests {
     static let file = "memory-backend-file,id=ram,size=1G,mem-path=/dev/shm/a,share=on"
 
     private func error(_ arguments: String...) -> QemuError? {

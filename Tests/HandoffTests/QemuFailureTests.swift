@@ -1,11 +1,12 @@
 import Glibc
 import PageCore
+import TestSupport
 import Testing
 
 @testable import Handoff
 
 /// Before the commit any failure leaves the guest running at the source. What QEMU does by itself is noted where it is seen.
-@Suite(.enabled(if: qemuCanRun), .serialized) struct QemuFailureTests {
+@Suite(.leavesNothing, .enabled(if: qemuCanRun), .serialized) struct QemuFailureTests {
     /// Follows a migration that is to fail, as a daemon would: the error it sees first.
     private func follow(_ source: QemuSource) -> QemuError? {
         do throws(QemuError) {

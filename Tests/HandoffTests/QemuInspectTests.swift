@@ -1,11 +1,12 @@
 import Foundation
 import Glibc
 import PageCore
+import TestSupport
 import Testing
 
 @testable import Handoff
 
-@Suite(.enabled(if: qemuCanRun)) struct QemuInspectTests {
+@Suite(.leavesNothing, .enabled(if: qemuCanRun)) struct QemuInspectTests {
     /// Where the markers go: memory that the firmware leaves alone.
     private static let markerOffset = 16 << 20
 
@@ -33,7 +34,7 @@ import Testing
             try source.client.execute(
                 "pmemsave",
                 ["val": .integer(base + Self.markerOffset), "size": .integer(marker.utf8.count), "filename": .string(path)])
-            #expect(try String(contentsOfFile: path, encoding: .utf8) == marker)
+            #expect(fileText(path) == marker)
             base += backend.lengthBytes
         }
         for backend in backends { close(backend.descriptor) }

@@ -1,10 +1,11 @@
 import Glibc
 import PageCore
+import TestSupport
 import Testing
 
 @testable import Handoff
 
-@Suite(.enabled(if: qemuCanRun), .serialized) struct QemuMigrationTests {
+@Suite(.leavesNothing, .enabled(if: qemuCanRun), .serialized) struct QemuMigrationTests {
     /// The return path's message that ends it: be16 type 1 (SHUT), be16 length 4, be32 error 0.
     private static let returnPathEnd: [UInt8] = [0, 1, 0, 4, 0, 0, 0, 0]
 
@@ -42,7 +43,8 @@ import Testing
 
     @Test func resumingBeforeTheStateIsLoadedIsRefused() throws {
         let pair = try QemuPair()
-        _ = try pair.destination.beginIncoming()
+        let stream = try pair.destination.beginIncoming()
+        defer { close(stream) }
         #expect(throws: QemuError.notLoaded) { try pair.destination.resume() }
         #expect(try pair.destination.status().guest == "inmigrate")
     }

@@ -1,9 +1,10 @@
+import TestSupport
 import Testing
 
 @testable import Handoff
 
 /// What differs between QEMU's versions, played by a fake one.
-@Suite struct QemuVersionTests {
+@Suite(.leavesNothing) struct QemuVersionTests {
     /// A QEMU with one backend, as far as the inspection asks.
     private func source(
         version: String = #"{"major": 7, "minor": 2, "micro": 0}"#, type: String = "memory-backend-memfd",

@@ -1,9 +1,10 @@
 import Glibc
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 
-@Suite("Zero scan and content scanner")
+@Suite("Zero scan and content scanner", .leavesNothing)
 struct ContentScannerTests {
     @Test("A single byte anywhere is found", arguments: [1, 7, 64, 255, 256, 257, 4096, 5000])
     func zeroScan(count: Int) {

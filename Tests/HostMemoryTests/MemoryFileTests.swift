@@ -1,9 +1,10 @@
 import Glibc
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 
-@Suite("Memory files and mappings", .serialized)
+@Suite("Memory files and mappings", .leavesNothing, .serialized)
 struct MemoryFileTests {
     @Test("Two mappings of one file share their bytes, and a punched hole reads as zero")
     func sharing() throws {

@@ -2,6 +2,7 @@ import Glibc
 import HostMemory
 import PageCore
 import PageWire
+import TestSupport
 import Testing
 import Verbs
 import VerbsTransport
@@ -9,7 +10,7 @@ import VerbsTransport
 @testable import PageFerry
 
 /// A source's registration, mended when its memory changed between being registered and being final.
-@Suite(.serialized, .enabled(if: Link.rdmaAddress != nil)) struct ExposureTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: Link.rdmaAddress != nil)) struct ExposureTests {
     private let pages = 256
 
     /// A domain on the test's device: that of a connection to nobody is enough.

@@ -1,5 +1,6 @@
 import PageCore
 import PageWire
+import TestSupport
 import Testing
 
 @testable import PageFerry
@@ -29,7 +30,7 @@ private struct FakeChannel: SetupChannel {
     }
 }
 
-@Suite struct HandshakeTests {
+@Suite(.leavesNothing) struct HandshakeTests {
     private let session = SessionIdentity(identifier: 1, secretLow: 2, secretHigh: 3)
 
     private func hello(

@@ -1,6 +1,7 @@
 import PageCore
 import PageEngine
 import PageWire
+import TestSupport
 import Testing
 
 @testable import PageFerry
@@ -8,7 +9,7 @@ import Testing
 /// What a destination must not do: its session ends with the right error, it is told why (unless its very frames are
 /// damaged: then the lane is closed at once), and the source serves on.
 @Suite(
-    .serialized, .enabled(if: sessionsArePossible)
+    .leavesNothing, .serialized, .enabled(if: sessionsArePossible)
 )
 struct MaliciousDestinationTests {
     private static let pages = 256

@@ -2,12 +2,13 @@ import PageCore
 import PageEngine
 import PageWire
 import StreamTransport
+import TestSupport
 import Testing
 
 @testable import PageFerry
 
 /// What a source must not do: the session ends with the right error, and threads that wait never see zeros.
-@Suite(.serialized, .enabled(if: sessionsArePossible)) struct MaliciousSourceTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: sessionsArePossible)) struct MaliciousSourceTests {
     private static let pages = 64
     /// One that holds data.
     private static let waitedFor = (32..<pages).first { !Content.isZero($0) }!

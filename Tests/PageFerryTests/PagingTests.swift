@@ -1,11 +1,12 @@
 import PageCore
 import PageEngine
+import TestSupport
 import Testing
 
 @testable import PageFerry
 
 /// Whole sessions over every transport there is, faults from the kernel, every byte compared.
-@Suite(.serialized, .enabled(if: sessionsArePossible)) struct PagingTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: sessionsArePossible)) struct PagingTests {
     /// Pages arrive while threads read them in random orders.
     private func move(_ kind: GuestKind, _ link: Link, pages: Int, bulkLanes: Int = 2, prefault: Bool = false) throws {
         let image = try makeImage(pages: pages, pageSize: kind.pageSize)

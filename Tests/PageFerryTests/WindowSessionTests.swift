@@ -2,12 +2,13 @@ import PageCore
 import PageEngine
 import PageWire
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import PageFerry
 
 /// Windows, traces and replays in whole sessions: faults from the kernel, nothing pushed.
-@Suite(.serialized, .enabled(if: sessionsArePossible)) struct WindowSessionTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: sessionsArePossible)) struct WindowSessionTests {
     /// Reads pages one after the other; ends the session, and tells what it saw.
     private func read(
         _ order: [Int], _ kind: GuestKind, _ link: Link, pages: Int, after isReady: (SessionStatistics) -> Bool = { _ in true },

@@ -1,5 +1,6 @@
 import Glibc
 import PageTransport
+import TestSupport
 import Testing
 
 @testable import StreamTransport
@@ -60,4 +61,4 @@ func accepted(_ listener: inout StreamListener, wake: Int32? = nil) throws -> St
 }
 
 /// Every test of this module, one after the other: some count the process's descriptors.
-@Suite(.serialized) struct TransportTests {}
+@Suite(.leavesNothing, .serialized) struct TransportTests {}

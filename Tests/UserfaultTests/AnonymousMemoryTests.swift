@@ -1,10 +1,11 @@
 import Glibc
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 import Userfault
 
-@Suite("Anonymous memory: copy, move, zero", .serialized, .enabled(if: userfaultIsPermitted))
+@Suite("Anonymous memory: copy, move, zero", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))
 struct AnonymousMemoryTests {
     @Test("A fault is answered by copy; present pages are stepped over and keep their bytes")
     func copy() throws {

@@ -2,10 +2,11 @@ import CShims
 import Glibc
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 import Userfault
 
-@Suite("Userfaultfd descriptors", .serialized, .enabled(if: userfaultIsPermitted))
+@Suite("Userfaultfd descriptors", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))
 struct DescriptorTests {
     @Test("Opening reports its features and refuses those the kernel lacks")
     func open() throws {

@@ -1,10 +1,11 @@
 import Glibc
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 import Userfault
 
-@Suite("Shared memory: populate mapping B, continue on A", .serialized, .enabled(if: userfaultIsPermitted))
+@Suite("Shared memory: populate mapping B, continue on A", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))
 struct SharedMemoryTests {
     @Test("A missing fault is answered by a write through B and a continue")
     func missingFault() throws {
@@ -185,7 +186,7 @@ struct SharedMemoryTests {
     }
 }
 
-@Suite("hugetlbfs, 2 MiB", .serialized, .enabled(if: userfaultIsPermitted))
+@Suite("hugetlbfs, 2 MiB", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))
 struct HugePageTests {
     @Test("Missing and minor faults are answered by continue; a zero operation does not exist")
     func faults() throws {

@@ -1,6 +1,7 @@
 import Glibc
 import PageTransport
 import PageWire
+import TestSupport
 import Testing
 import Verbs
 
@@ -74,4 +75,4 @@ final class Connector: @unchecked Sendable {
 }
 
 /// Every test of this module, one after the other: some count the process's descriptors.
-@Suite(.serialized, .enabled(if: testAddress != nil)) struct TransportTests {}
+@Suite(.leavesNothing, .serialized, .enabled(if: testAddress != nil)) struct TransportTests {}

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,6 +14,14 @@ static inline int pageferry_pidfd_open(int process) {
     long descriptor = syscall(SYS_pidfd_open, (long)process, 0L);
     return descriptor < 0 ? -errno : (int)descriptor;
 }
+
+// pidfd_send_signal(2), as above: 0 or -errno.
+static inline int pageferry_pidfd_signal(int descriptor, int number) {
+    return syscall(SYS_pidfd_send_signal, (long)descriptor, (long)number, NULL, 0L) < 0 ? -errno : 0;
+}
+
+// prctl(2) is variadic. What descendants leave running when they end becomes a child of this process.
+static inline int pageferry_adopt_orphans(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L); }
 
 // The W* macros of <sys/wait.h>: an exit code, or 128 and the signal as a shell has it.
 static inline int pageferry_exit_code(int status) {

@@ -26,6 +26,9 @@ public final class QemuSource {
         client = try QMPClient(connectingTo: path)
     }
 
+    /// Goes on with the connection of a daemon that has ended: a copy of its `descriptor`, which is closed with this value.
+    public init(continuing descriptor: Int32) { client = QMPClient(continuing: descriptor) }
+
     init(client: QMPClient) { self.client = client }
 
     /// The process that runs the guest.

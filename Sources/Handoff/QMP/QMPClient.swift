@@ -33,6 +33,8 @@ public final class QMPClient {
     private var refusal: QemuError?
     /// Set when the two sides no longer agree on where a message begins: nothing more can be said.
     private var isBroken = false
+    /// The first line may be the end of one whose beginning another process has read.
+    private var mayBeginWithin = false
 
     /// Connects to a QMP server's socket.
     public convenience init(connectingTo path: String, timeoutNanoseconds: UInt64 = 10_000_000_000) throws(QemuError) {
@@ -67,6 +69,15 @@ public final class QMPClient {
             throw .busy(path: name)
         }
         try execute("qmp_capabilities", timeoutNanoseconds: timeoutNanoseconds)
+    }
+
+    /// Goes on with a connection that another process has used and left, whatever it has left half read or unanswered. The
+    /// socket is closed with the client.
+    init(continuing socket: Int32) {
+        self.socket = OwnedDescriptor(adopting: socket)
+        // Beyond any number of the commands before, whose answers may still come.
+        lastIdentifier = 1 << 30
+        mayBeginWithin = true
     }
 
     /// Readable when an event or QEMU's end may have come; for poll(2) alone. Valid for the life of the client. What came
@@ -199,6 +210,10 @@ public final class QMPClient {
                     guard case .object = message else { throw .malformedMessage("a line that is no JSON object") }
                     return message
                 } catch {
+                    if mayBeginWithin {
+                        mayBeginWithin = false
+                        continue
+                    }
                     isBroken = true
                     throw error
                 }

@@ -27,6 +27,8 @@ final class SourcePort: Sendable {
     let session: SessionIdentity
     /// What the session's shard is told, by whoever.
     let orders = Mailbox<SourceOrder>()
+    /// Set by the shard, before it tells the destination.
+    let isCommitted = Atomic<Bool>(false)
     private let standing: Mutex<Standing>
 
     /// - Parameter isExpected: whether the daemon that served the session has died, and this one takes it over.

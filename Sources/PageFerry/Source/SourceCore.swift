@@ -2,6 +2,7 @@ import PageCore
 import PageEngine
 import PageTransport
 import PageWire
+import Synchronization
 import Verbs
 
 /// The receiving half of a source's shard: what comes from the destination goes into the engine, the relay, the notices.
@@ -117,7 +118,9 @@ struct SourceCore: ~Copyable, TransportHandler {
             case .machineStateEnd:
                 machineStateHasEnded = true
             case .commit:
+                guard ending == nil else { continue }
                 isCommitted = true
+                port.isCommitted.store(true, ordering: .releasing)
                 enqueue(FrameHeader(.commit))
             case .restored(let link):
                 // The destination has given the link before up, whether that was noticed here or not.

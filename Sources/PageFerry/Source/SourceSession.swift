@@ -62,11 +62,15 @@ public final class SourceSession: Sendable {
     /// The guest has stopped, or the memory was final from the start: requests are answered, the push begins.
     public func guestStopped() { port.orders.post(.guestStopped) }
 
-    /// The switch: the source will never resume.
+    /// The switch: the source will never resume, unless the session ends without having taken this: see `isCommitted`.
     public func commit() {
         port.allowResumption()
         port.orders.post(.commit)
     }
+
+    /// Whether the session has taken the commit, and may have told the destination. Final once `.ended` has been notified: a
+    /// session that was over when `commit` was called has told nobody.
+    public var isCommitted: Bool { port.isCommitted.load(ordering: .acquiring) }
 
     /// Ends the session and tells the destination why.
     public func end(_ reason: SessionError) { port.orders.post(.end(reason)) }

@@ -1,5 +1,6 @@
 import CShims
 import Glibc
+import Synchronization
 
 /// A thread of its own for a loop that must never share one: a shard, a relay.
 public final class DedicatedThread: Sendable {
@@ -13,6 +14,7 @@ public final class DedicatedThread: Sendable {
     }
 
     private let handle: pthread_t
+    private let isJoined = Atomic<Bool>(false)
 
     /// Makes the calling thread the first to run when something happens: a thread that a guest waits for must not wait
     /// itself, least of all behind the guest thread it has just woken. Where the host does not allow it (no CAP_SYS_NICE,
@@ -44,6 +46,12 @@ public final class DedicatedThread: Sendable {
 
     /// Waits until the body has returned. Call at most once.
     public func join() {
+        isJoined.store(true, ordering: .relaxed)
         pthread_join(handle, nil)
+    }
+
+    /// A thread nobody waits for gives its stack back when it ends.
+    deinit {
+        if !isJoined.load(ordering: .relaxed) { pthread_detach(handle) }
     }
 }

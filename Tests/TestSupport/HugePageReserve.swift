@@ -1,11 +1,11 @@
 import Glibc
 
 /// Huge pages reserved for one test and given back at its end. Adds to what others reserved, under a lock.
-struct HugePageReserve: ~Copyable {
+public struct HugePageReserve: ~Copyable {
     private let count: Int
 
     /// Nil, with a printed reason, when the host cannot spare `count` pages of 2 MiB.
-    init?(count: Int) {
+    public init?(count: Int) {
         guard Self.change(by: count) else {
             print("skipped: \(count) huge pages of 2 MiB cannot be reserved through /proc/sys/vm/nr_hugepages")
             return nil
