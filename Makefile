@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
+.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate fuzz demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ rxe: ## JOB='command' in a guest with a soft-RoCE device; without JOB it shows t
 
 rxe-shell: ## a prompt in that guest
 	@perf/rxe/run --shell
+
+fuzz: packages ## fuzz every decoder, SECONDS_EACH=n (600) each; TARGETS='hello trace' for some of them
+	scripts/fuzz $(TARGETS)
 
 simulate: packages ## SEEDS=n simulated sessions under a virtual clock
 	scripts/build-release --product pageferry

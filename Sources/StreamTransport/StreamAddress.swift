@@ -25,7 +25,8 @@ public enum StreamAddress: Sendable, Hashable {
             host = host.dropFirst().dropLast()
         } else if host.contains(":") {
             throw .badAddress(text: text, reason: "an IPv6 address belongs in brackets")
-        } else if host.contains("[") || host.contains("]") {
+        }
+        guard !host.contains("["), !host.contains("]") else {
             throw .badAddress(text: text, reason: "the brackets do not match")
         }
         guard !host.isEmpty else { throw .badAddress(text: text, reason: "the host is missing (0.0.0.0 listens everywhere)") }

@@ -48,6 +48,18 @@ struct NativeRefusalTests {
         for region in bad { #expect(try status(region, one) == 5, "\(region)") }
     }
 
+    /// Each byte that is no text becomes a character of three bytes.
+    @Test("A name that is longer than allowed once it can be read")
+    func unreadableName() throws {
+        var payload = message().encoded
+        payload.removeLast(message().name.utf8.count)
+        payload[34] = UInt8(RegionDescription.longestNameBytes)
+        #expect(throws: HandoffError.malformed(detail: "a region's name is not text")) {
+            try HandoffRegionMessage(payload + [UInt8](repeating: 0xFF, count: RegionDescription.longestNameBytes))
+        }
+        #expect(try HandoffRegionMessage(payload + [UInt8](repeating: 0x61, count: RegionDescription.longestNameBytes)).name.count == 255)
+    }
+
     @Test("Descriptors that are too few, too many or of the wrong kind")
     func badDescriptors() throws {
         let userfault = try UserfaultDescriptor(required: [])

@@ -19,7 +19,7 @@ final class LocalSource: Sendable {
 
     /// - Parameter startsAtOnce: whether the memory is final from the start; otherwise `guestStopped` makes it so.
     init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
-        pauseNanoseconds: UInt64 = 0
+        pauseNanoseconds: UInt64 = 0, configure: (inout SourceServer.Configuration) -> Void = { _ in }
     ) throws {
         let wanted = link.address(name)
         let listener = try SourceListener(
@@ -28,6 +28,7 @@ final class LocalSource: Sendable {
         var configuration = SourceServer.Configuration()
         configuration.mostLanes = mostLanes
         configuration.mostSessions = 8
+        configure(&configuration)
         let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
         let ends = Mailbox<SessionEnd>()
         self.server = server

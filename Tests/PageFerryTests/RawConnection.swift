@@ -68,6 +68,12 @@ final class RawConnection: Sendable {
         while !read(4096).isEmpty {}
     }
 
+    /// Whether the peer has not hung up yet.
+    var isOpen: Bool {
+        var entry = pollfd(fd: descriptor, events: 0, revents: 0)
+        return poll(&entry, 1, 0) == 0
+    }
+
     func hangUp() { shutdown(descriptor, Int32(SHUT_RDWR)) }
 }
 

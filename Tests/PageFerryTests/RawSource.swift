@@ -84,3 +84,40 @@ struct RawDestination {
         self.lanes = lanes
     }
 }
+
+/// Takes connections, says the same to each, and nothing more; they stay open as long as this lives.
+final class SilentListener: Sendable {
+    let path: String
+    private let listener: Int32
+    private let thread: DedicatedThread
+
+    init(name: String, saying bytes: [UInt8]) throws {
+        let path = socketPath(name)
+        unlink(path)
+        let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        var address = unixAddress(path)
+        let bound = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(listener, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+        }
+        try #require(bound == 0 && listen(listener, 8) == 0)
+        self.path = path
+        self.listener = listener
+        thread = DedicatedThread(name: "silent-source") {
+            var held: [RawConnection] = []
+            while true {
+                let descriptor = accept(listener, nil, nil)
+                guard descriptor >= 0 else { return }
+                let connection = RawConnection(descriptor)
+                connection.write(bytes)
+                held.append(connection)
+            }
+        }
+    }
+
+    deinit {
+        shutdown(listener, Int32(SHUT_RDWR))
+        thread.join()
+        close(listener)
+        unlink(path)
+    }
+}

@@ -134,13 +134,14 @@ final class Guest: @unchecked Sendable {
     private let file: MemoryFile?
     private let userfault: UserfaultDescriptor
 
-    init(_ kind: GuestKind, pages: Int) throws {
+    /// - Parameter events: what the VMM has asked its userfaultfd to tell beside removals.
+    init(_ kind: GuestKind, pages: Int, events: UserfaultFeatures = []) throws {
         self.kind = kind
         self.pages = pages
         let lengthBytes = pages * kind.pageSize.bytes
         if kind == .anonymous {
             let mapping = try MappedMemory(anonymousBytes: lengthBytes)
-            userfault = try UserfaultDescriptor(required: [.removeEvents])
+            userfault = try UserfaultDescriptor(required: events.union(.removeEvents))
             try userfault.register(address: mapping.address, lengthBytes: lengthBytes, modes: .missing)
             file = nil
             address = mapping.address
@@ -149,7 +150,7 @@ final class Guest: @unchecked Sendable {
             let created = try MemoryFile.create(name: "session-guest", lengthBytes: lengthBytes, pageSize: kind.pageSize)
             let mapping = try MappedMemory(of: created, lengthBytes: lengthBytes, access: .readWrite)
             let features: UserfaultFeatures = kind == .hugePages ? .hugetlbfs : .sharedMemory
-            userfault = try UserfaultDescriptor(required: features.union(.removeEvents))
+            userfault = try UserfaultDescriptor(required: features.union(events).union(.removeEvents))
             try userfault.register(address: mapping.address, lengthBytes: lengthBytes, modes: [.missing, .minor])
             file = consume created
             address = mapping.address

@@ -17,7 +17,7 @@ extension TransportTests {
         let wrong = [
             ("", "the port is missing"), ("host", "the port is missing"), ("host:", "the port is missing"), ("host:65536", "not a number"),
             ("host:-1", "not a number"), ("host:+1", "not a number"), (":7700", "the host is missing"), ("::1:7700", "brackets"),
-            ("[::1:7700", "brackets"), ("unix:", "the path is missing"), ("[]:1", "the host is missing"), ("a\0b:1", "zero byte"),
+            ("[::1:7700", "brackets"), ("[0]]:70", "brackets"), ("unix:", "the path is missing"), ("[]:1", "the host is missing"), ("a\0b:1", "zero byte"),
         ]
         for (text, reason) in wrong {
             let error = #expect(throws: StreamError.self, "\(text)") { try StreamAddress(parsing: text) }

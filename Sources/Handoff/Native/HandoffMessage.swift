@@ -112,6 +112,8 @@ extension HandoffRegionMessage {
             throw .malformed(detail: "a region's name of \(nameBytes) bytes; at most \(RegionDescription.longestNameBytes) are allowed")
         }
         name = try reader.text(nameBytes)
+        // What was no text has been replaced, and has grown by that.
+        guard name.utf8.count <= RegionDescription.longestNameBytes else { throw .malformed(detail: "a region's name is not text") }
         try reader.expectEnd()
     }
 }

@@ -62,6 +62,8 @@ public final class SourceServer: Sendable {
         var resident: ResidentMap?
         var lanes: [ConnectedLane?]
         var peer: String
+        /// Told of each lane that joins, and whether it was the last; also when nobody need wait for lanes any more.
+        let joined = Mailbox<Bool>()
     }
 
     private struct State {
@@ -177,9 +179,9 @@ public final class SourceServer: Sendable {
         for thread in threads { thread.join() }
         let abandoned = state.withLock { state in
             defer { state.pending.removeAll() }
-            return state.pending.values.flatMap { $0.lanes.compactMap { $0 } }
+            return Array(state.pending.values)
         }
-        for lane in abandoned { lane.close() }
+        for pending in abandoned { Self.abandon(pending) }
         arrivals.post(.stopped)
     }
 
@@ -261,6 +263,7 @@ public final class SourceServer: Sendable {
 
     private func open(_ channel: consuming LaneChannel, _ hello: Hello) throws(SessionError) {
         var channel = channel
+        let joined: Mailbox<Bool>
         let isFree = state.withLock { state in
             guard state.openCount < configuration.mostSessions else { return false }
             state.openCount += 1
@@ -280,22 +283,23 @@ public final class SourceServer: Sendable {
                     "the source migrates a virtual machine, the destination only pulls memory; start the destination with `-- qemu-system-… `")
             }
             // Registered first: the destination may join its lanes the moment it has accepted.
-            let peer = channel.peerDescription
-            state.withLock { state in
-                state.pending[offer.session.identifier] = Pending(
-                    offer: offer, port: SourcePort(offer.session), lanes: Array(repeating: nil, count: offer.laneCount), peer: peer)
-            }
+            let pending = Pending(
+                offer: offer, port: SourcePort(offer.session), lanes: Array(repeating: nil, count: offer.laneCount),
+                peer: channel.peerDescription)
+            joined = pending.joined
+            state.withLock { $0.pending[offer.session.identifier] = pending }
             try SourceHandshake.offer(&channel, offer, timeoutNanoseconds: configuration.acceptTimeoutNanoseconds)
         } catch {
             channel.refuse(error)
-            let joined = state.withLock { state in
+            let lanes = state.withLock { state in
                 state.openCount -= 1
                 return state.pending.removeValue(forKey: offer.session.identifier)?.lanes ?? []
             }
-            for case let lane? in joined { lane.close() }
+            for case let lane? in lanes { lane.close() }
             throw error
         }
         complete(offer, lane: 0, channel.release())
+        try awaitLanes(offer.session, joined, isNew: true)
     }
 
     /// A destination comes back to its session: takes what it says it has, and its new lanes.
@@ -313,7 +317,7 @@ public final class SourceServer: Sendable {
             offer: offer, port: port, lanes: Array(repeating: nil, count: offer.laneCount), peer: channel.peerDescription)
         // An earlier attempt that came to nothing is forgotten.
         let abandoned = state.withLock { $0.pending.updateValue(pending, forKey: port.session.identifier) }
-        for case let lane? in abandoned?.lanes ?? [] { lane.close() }
+        if let abandoned { Self.abandon(abandoned) }
         let resident: ResidentMap
         do throws(SessionError) {
             resident = try SourceHandshake.resume(&channel, offer, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
@@ -323,6 +327,33 @@ public final class SourceServer: Sendable {
         }
         state.withLock { $0.pending[port.session.identifier]?.resident = resident }
         complete(offer, lane: 0, channel.release())
+        try awaitLanes(offer.session, pending.joined, isNew: false)
+    }
+
+    /// Waits until a destination has joined all its lanes. One that takes too long is told so and forgotten: it must not keep
+    /// a session's place from others.
+    private func awaitLanes(_ session: SessionIdentity, _ joined: Mailbox<Bool>, isNew: Bool) throws(SessionError) {
+        while let isOver = joined.next(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + configuration.stepTimeoutNanoseconds) {
+            if isOver { return }
+        }
+        let late = state.withLock { state -> Pending? in
+            // It may be complete by now, or begun anew by its destination.
+            guard state.pending[session.identifier]?.joined === joined else { return nil }
+            if isNew { state.openCount -= 1 }
+            return state.pending.removeValue(forKey: session.identifier)
+        }
+        guard let late else { return }
+        let lanes = late.lanes.compactMap { $0 }
+        let error = SessionError.timedOut(
+            "\(late.peer) joined \(lanes.count) of \(late.offer.laneCount) lanes in time; check that it is running and reachable")
+        OpenedSource(lanes: lanes, features: [], peer: late.peer, layout: layout, port: late.port).refuse(error)
+        throw error
+    }
+
+    /// Closes what has joined, and lets whoever waits for the rest go.
+    private static func abandon(_ pending: Pending) {
+        for case let lane? in pending.lanes { lane.close() }
+        pending.joined.post(true)
     }
 
     private func join(_ channel: consuming LaneChannel, _ hello: Hello) throws(SessionError) {
@@ -346,6 +377,7 @@ public final class SourceServer: Sendable {
             let lanes = pending.lanes.compactMap { $0 }
             // All over one transport: a lane that joins over another is none of this session's.
             guard lanes.sockets != nil || lanes.verbs != nil else { return (nil, false) }
+            pending.joined.post(lanes.count == offer.laneCount)
             guard lanes.count == offer.laneCount else {
                 state.pending[offer.session.identifier] = pending
                 return (nil, true)

@@ -1,0 +1,1 @@
+../../../../Sources/pageferry/WindowArgument.swift
