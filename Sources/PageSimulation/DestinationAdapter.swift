@@ -47,6 +47,12 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
     var nextOutgoing: FrameHeader? { outgoing.first }
     mutating func outgoingSent() { outgoing.popFirst() }
 
+    /// The link is gone: what waits to be sent is told otherwise on the next one.
+    mutating func forgetOutgoing() {
+        while outgoing.popFirst() != nil {}
+        hasReported = false
+    }
+
     mutating func request(_ window: PageRange, demanded: PageIndex, stride: Int) -> Bool {
         var header = FrameHeader(.request, range: window)
         header.argument = UInt64(demanded)

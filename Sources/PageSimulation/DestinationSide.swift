@@ -217,6 +217,45 @@ struct DestinationSide: ~Copyable {
     /// After a full queue was emptied, what the engine could not queue is due at once.
     private var engineOwesSomething: Bool { engine.isComplete && !memory.hasReported }
 
+    /// The link is gone in the middle of everything, and will be found again.
+    mutating func loseLink() {
+        memory.isLosingLanes = true
+        for lane in receptions.indices {
+            receptions[lane] = nil
+            hasEnded[lane] = false
+        }
+        engine.linkLost(&memory)
+        memory.isLosingLanes = false
+        memory.forgetOutgoing()
+    }
+
+    /// The lanes are there again: everything that threads wait for is asked for once more.
+    mutating func restoreLink() {
+        unasked.removeAll()
+        var from = 0
+        while let page = wasFaulted.firstSet(in: from..<layout.totalPages) {
+            from = page + 1
+            let region = layout.region(ofSessionPage: page)
+            if !engine.isSettled(region, layout.range(region, sessionPages: page..<(page + 1)).first) { unasked.insert(page) }
+        }
+        turnsWithRoom = 0
+        if bug == .forgetsDemandsOfLostLinks {
+            // What was asked for is taken for asked.
+            unasked.removeAll()
+            return
+        }
+        engine.linkRestored(laneCount: receptions.count, &memory)
+    }
+
+    /// A turn without lanes: faults and removals are taken all the same.
+    ///
+    /// - Returns: whether work is left that has no event of its own.
+    mutating func turnWithoutLink() -> Bool {
+        readEvents()
+        if memory.hasParked { memory.retryParked() }
+        return memory.hasParked
+    }
+
     /// The link is gone in the middle of everything.
     mutating func loseLanes() {
         memory.isLosingLanes = true

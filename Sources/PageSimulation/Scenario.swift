@@ -4,6 +4,16 @@ import PageEngine
 /// Everything that distinguishes one simulated session from another, drawn from its seed: the same seed is the same
 /// session on every host. Times in virtual nanoseconds, rates in bytes a microsecond.
 struct Scenario {
+    /// A link that is lost in the middle of whatever is going on.
+    struct Mishap {
+        var nanoseconds: Int
+        /// Whether the source's daemon dies too: its memory and the session's secret stay, all else is forgotten.
+        var isSourceLost: Bool
+        /// Until the destination tries, and until the source has heard what it has.
+        var pauseNanoseconds: Int
+        var handshakeNanoseconds: Int
+    }
+
     enum Pattern: CaseIterable { case sequential, random, strided, hotSet }
 
     let layout: RegionLayout
@@ -52,8 +62,10 @@ struct Scenario {
     /// What a slow destination takes off its lanes in one turn.
     let bytesConsumedATurn: Int
     let guestStopNanoseconds: Int
-    /// When a lane breaks, in a few sessions.
+    /// When a lane breaks for good, in a few sessions.
     let breakNanoseconds: Int?
+    /// When the link is lost and found again, in the order of time.
+    let mishaps: [Mishap]
 
     var largestPageBytes: Int { layout.regions.map { $0.pageSize.bytes }.max() ?? 0 }
 
@@ -111,6 +123,17 @@ struct Scenario {
         breakNanoseconds = random.chance(percent: 6) ? guestStopNanoseconds + random.next(below: 2 * transferNanoseconds) : nil
         window = random.chance(percent: 60) ? .adaptive(mostBytes: 8 * windowBytes) : WindowPolicy(windowBytes: windowBytes)
         replayed = random.chance(percent: 25) ? Self.trace(layout, &random) : []
+        var mishaps: [Mishap] = []
+        if breakNanoseconds == nil, random.chance(percent: 30) {
+            for _ in 0..<(1 + random.next(below: 5)) {
+                mishaps.append(
+                    Mishap(
+                        nanoseconds: random.next(below: guestStopNanoseconds + 2 * transferNanoseconds),
+                        isSourceLost: random.chance(percent: 30), pauseNanoseconds: 1 + random.next(below: 40_000_000),
+                        handshakeNanoseconds: 1 + random.next(below: 4 * latencyNanoseconds)))
+            }
+        }
+        self.mishaps = mishaps.sorted { $0.nanoseconds < $1.nanoseconds }
     }
 
     private static func trace(_ layout: RegionLayout, _ random: inout SeededRandom) -> [Range<Int>] {
@@ -160,6 +183,8 @@ struct Scenario {
     /// No session lasts longer: every page on a round trip of its own.
     var sessionBoundNanoseconds: Int {
         let perPage = 4 * hopNanoseconds + 2 * transferNanoseconds(bytes: largestPageBytes + 64)
-        return guestStopNanoseconds + 1_000_000 + (layout.totalPages + removalCount + 16) * perPage + 4 * faultBoundNanoseconds
+        // Every lost link may cost its pause, and all that was on its way once more.
+        let pauses = mishaps.reduce(0) { $0 + $1.pauseNanoseconds + $1.handshakeNanoseconds + 4 * faultBoundNanoseconds }
+        return pauses + guestStopNanoseconds + 1_000_000 + (1 + mishaps.count) * (layout.totalPages + removalCount + 16) * perPage + 4 * faultBoundNanoseconds
     }
 }

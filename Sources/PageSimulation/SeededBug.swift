@@ -35,6 +35,12 @@ public enum SeededBug: String, Sendable, Hashable, CaseIterable {
     case reusesSlab
     /// What a broken lane left half-written stays.
     case keepsHalfPages
+    /// After a lost link the source goes on from what it believes to have sent.
+    case resumesWithItsOwnIdea
+    /// After a lost link what had been asked for is not asked for again.
+    case forgetsDemandsOfLostLinks
+    /// What the lost link was carrying still arrives.
+    case takesFramesOfLostLinks
     /// The end is announced on a lane before the last frames.
     case announcesEndEarly
 }

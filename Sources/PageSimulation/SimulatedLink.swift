@@ -145,6 +145,17 @@ struct SimulatedLink: ~Copyable {
         clock.schedule(.link(toDestination: isToDestination), at: lookAt)
     }
 
+    /// Everything queued or on the wire is lost; what comes next takes a new connection.
+    mutating func reset() {
+        for lane in lanes {
+            while lane.waiting.popFirst() != nil {}
+            while lane.flying.popFirst() != nil {}
+            lane.headSent = 0
+            lane.pendingBytes = 0
+            lane.flyingBytes = 0
+        }
+    }
+
     /// The link is being looked at: the next look must be asked for again.
     mutating func looked() { lookAt = -1 }
 

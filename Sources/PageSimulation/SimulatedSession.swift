@@ -23,6 +23,13 @@ struct SimulatedSession: ~Copyable {
     private var isSourceTurnDue = false
     private var isDestinationTurnDue = false
     private var isLost = false
+    /// Whether there is no link now, and the number of the next one.
+    private var isDown = false
+    private var linkNumber = 0
+    /// What the destination has said it has, for the next link.
+    private var resident: [[UInt8]] = []
+    private var restoredNanoseconds = 0
+    private var pendingHandshakeNanoseconds = 0
     private var outcome: SimulationOutcome
 
     /// More events than any drawn session needs.
@@ -78,6 +85,7 @@ struct SimulatedSession: ~Copyable {
             clock.schedule(.removal, at: scenario.guestStopNanoseconds + random.next(below: 2 * scenario.removalIntervalNanoseconds))
         }
         if let time = scenario.breakNanoseconds { clock.schedule(.laneBreaks, at: time) }
+        for (number, mishap) in scenario.mishaps.enumerated() { clock.schedule(.mishap(number), at: mishap.nanoseconds) }
         wakeDestination()
     }
 
@@ -99,7 +107,46 @@ struct SimulatedSession: ~Copyable {
             trace("the link breaks")
             isLost = true
             destination.loseLanes()
+        case .mishap(let number): loseLink(scenario.mishaps[number])
+        case .relinks(let number): relink(number)
+        case .relinked(let number): linkIsBack(number)
         }
+    }
+
+    // MARK: Links lost and found
+
+    private mutating func loseLink(_ mishap: Scenario.Mishap) {
+        guard !source.isTold else { return }
+        trace(mishap.isSourceLost ? "the source's daemon dies" : "the link is lost")
+        if bug != .takesFramesOfLostLinks { toDestination.reset() }
+        toSource.reset()
+        if !isDown { destination.loseLink() }
+        if mishap.isSourceLost { source.restart(scenario.source) }
+        isDown = true
+        outcome.lostLinks += 1
+        linkNumber += 1
+        pendingHandshakeNanoseconds = mishap.handshakeNanoseconds
+        clock.schedule(.relinks(linkNumber), at: clock.now + mishap.pauseNanoseconds)
+        wakeDestination()
+    }
+
+    private mutating func relink(_ number: Int) {
+        guard number == linkNumber, !source.isTold else { return }
+        resident = destination.engine.residentPayloads()
+        clock.schedule(.relinked(number), at: clock.now + pendingHandshakeNanoseconds)
+    }
+
+    private mutating func linkIsBack(_ number: Int) {
+        guard number == linkNumber else { return }
+        // What is parked lies in slabs of the lanes before.
+        guard !destination.memory.hasParked else { return clock.schedule(.relinked(number), at: clock.now + 1_000) }
+        trace("the link is back")
+        isDown = false
+        restoredNanoseconds = clock.now
+        source.resume(resident: resident, receivedPushBytes: destination.receivedPushBytes)
+        destination.restoreLink()
+        wakeSource()
+        wakeDestination()
     }
 
     private mutating func look(_ isToDestination: Bool) {
@@ -128,6 +175,7 @@ struct SimulatedSession: ~Copyable {
 
     private mutating func sourceTurn() {
         isSourceTurnDue = false
+        if isDown { return }
         for lane in 0..<scenario.laneCount {
             while let chunk = toSource.take(lane: lane, now: clock.now) {
                 trace("source takes \(Self.text(chunk))")
@@ -143,6 +191,12 @@ struct SimulatedSession: ~Copyable {
 
     private mutating func destinationTurn() {
         isDestinationTurnDue = false
+        if isDown {
+            let isBusy = destination.turnWithoutLink()
+            scheduleZaps()
+            if isBusy { wakeDestination() }
+            return
+        }
         destination.readEvents()
         var bytesLeft = scenario.bytesConsumedATurn
         let first = random.next(below: scenario.laneCount)
@@ -157,8 +211,12 @@ struct SimulatedSession: ~Copyable {
         if toDestination.transmit(&clock) { wakeSource() }
         let isBusy = destination.finishTurn(toSource)
         let isShorter = toSource.transmit(&clock)
-        for _ in 0..<destination.takeReadRemovals() { clock.schedule(.zap, at: clock.now + 1 + random.next(below: 20_000)) }
+        scheduleZaps()
         if isBusy || isShorter || bytesLeft <= 0 { wakeDestination() }
+    }
+
+    private mutating func scheduleZaps() {
+        for _ in 0..<destination.takeReadRemovals() { clock.schedule(.zap, at: clock.now + 1 + random.next(below: 20_000)) }
     }
 
     // MARK: The guest
@@ -187,9 +245,9 @@ struct SimulatedSession: ~Copyable {
         }
     }
 
-    /// How long a thread has waited, the time before the memory was final left out.
+    /// How long a thread has waited, the time before the memory was final left out, and that until the link was found again.
     private func waited(_ number: Int) -> Int {
-        clock.now - max(processors[number].waitingSince, scenario.guestStopNanoseconds)
+        isDown ? 0 : clock.now - max(processors[number].waitingSince, scenario.guestStopNanoseconds, restoredNanoseconds)
     }
 
     private mutating func noteAnswered(_ number: Int, _ page: Int) {
@@ -295,15 +353,15 @@ struct SimulatedSession: ~Copyable {
         let sentPages = sent.demand + sent.window + sent.push
         let herePages = here.demand + here.window + here.push
         let disagreement: String? =
-            if sentPages != herePages + here.dropped {
+            if outcome.lostLinks == 0, sentPages != herePages + here.dropped {
                 "\(sentPages) pages sent, \(herePages) here, \(here.dropped) dropped"
-            } else if sent.contentBytes != here.contentBytes {
+            } else if outcome.lostLinks == 0, sent.contentBytes != here.contentBytes {
                 "\(sent.contentBytes) bytes sent, \(here.contentBytes) received"
-            } else if sentPages + sent.zero + sent.removed != outcome.pages {
+            } else if sentPages + sent.zero + sent.removed + sent.found - sent.lost != outcome.pages {
                 "the source's do not add up: \(sent)"
             } else if herePages + here.zero + here.removed != outcome.pages {
                 "the destination's do not add up: \(here)"
-            } else if here.zero > sent.zero || here.removed < sent.removed {
+            } else if outcome.lostLinks == 0, here.zero > sent.zero || here.removed < sent.removed {
                 "zeros \(sent.zero), \(here.zero); removed \(sent.removed), \(here.removed)"
             } else {
                 nil

@@ -17,6 +17,8 @@ public struct SimulationOutcome: Sendable, Hashable {
     public var faultBoundNanoseconds = 0
     public var source = PageCounts()
     public var destination = PageCounts()
+    /// How often the link was lost, and found again.
+    public var lostLinks = 0
     /// Whether the scenario broke a lane; then the session did not complete, and what remained was checked.
     public var isLaneLost = false
 }

@@ -53,6 +53,38 @@ struct SourceSide: ~Copyable {
         mustSendGuestStopped = true
     }
 
+    /// The daemon has died and was started again: all it knew is gone.
+    mutating func restart(_ configuration: SourceEngine.Configuration) {
+        engine = SourceEngine(layout: layout, configuration: configuration)
+        if isStarted { engine.start() }
+    }
+
+    /// The destination is back, and has said what it has.
+    mutating func resume(resident payloads: [[UInt8]], receivedPushBytes: Int) {
+        var resident = PageBitmap(pageCount: layout.totalPages)
+        var next = 0
+        do throws(FrameError) {
+            for payload in payloads { next = try ResidentPages.decode(payload, into: &resident, next: next) }
+        } catch {
+            fail(.frame(error))
+        }
+        if bug != .resumesWithItsOwnIdea { engine.resume(resident: resident) }
+        // The ledger: what is not there has never crossed.
+        for page in 0..<layout.totalPages {
+            if resident.contains(page) {
+                hasCrossed.insert(page)
+            } else {
+                hasCrossed.remove(page)
+                hasCrossedWithBytes.remove(page)
+            }
+        }
+        isOutstanding.removeAll()
+        creditBytes = 0
+        pushedBytes = receivedPushBytes
+        endedLanes = Array(repeating: 0, count: endedLanes.count)
+        mustSendGuestStopped = isStarted
+    }
+
     // MARK: Frames from the destination
 
     mutating func arrived(_ frame: Frame) {

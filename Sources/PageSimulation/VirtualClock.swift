@@ -12,6 +12,12 @@ enum Event: Sendable {
     /// The kernel takes away the pages of a removal whose event has been read.
     case zap
     case laneBreaks
+    /// The link is lost, and maybe the source's daemon with it; both look for each other.
+    case mishap(Int)
+    /// The destination says what it has, for the link with this number.
+    case relinks(Int)
+    /// The source has heard it: the lanes are there.
+    case relinked(Int)
 }
 
 /// Events in order of virtual time, those of one moment in the order they were scheduled. A binary heap.

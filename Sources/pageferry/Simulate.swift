@@ -70,7 +70,7 @@ struct Simulate: ParsableCommand {
         let nanoseconds = max(1, MonotonicClock.nowNanoseconds() - start)
         let rate = Int(Double(seeds) * 1e9 / Double(nanoseconds))
         print(
-            "\(seeds) sessions held every invariant: \(batch.pages) pages, \(batch.faults) faults, \(batch.lost) broken links; \(rate) sessions/s"
+            "\(seeds) sessions held every invariant: \(batch.pages) pages, \(batch.faults) faults, \(batch.lost) links lost for good, \(batch.found) found again; \(rate) sessions/s"
         )
     }
 }
@@ -86,6 +86,7 @@ private final class SeedBatch: Sendable {
     private let totalPages = Atomic<Int>(0)
     private let totalFaults = Atomic<Int>(0)
     private let totalLost = Atomic<Int>(0)
+    private let totalFound = Atomic<Int>(0)
     private let firstFailure = Mutex<SimulationFailure?>(nil)
 
     init(first: UInt64, count: Int, bug: SeededBug?) {
@@ -98,6 +99,7 @@ private final class SeedBatch: Sendable {
     var pages: Int { totalPages.load(ordering: .relaxed) }
     var faults: Int { totalFaults.load(ordering: .relaxed) }
     var lost: Int { totalLost.load(ordering: .relaxed) }
+    var found: Int { totalFound.load(ordering: .relaxed) }
 
     /// Runs seeds until none are left or one has failed.
     func work(reportsProgress: Bool) {
@@ -109,6 +111,7 @@ private final class SeedBatch: Sendable {
                 let outcome = try Simulation.run(seed: first &+ UInt64(number), bug: bug)
                 totalPages.add(outcome.pages, ordering: .relaxed)
                 totalFaults.add(outcome.faults, ordering: .relaxed)
+                totalFound.add(outcome.lostLinks, ordering: .relaxed)
                 if outcome.isLaneLost { totalLost.add(1, ordering: .relaxed) }
             } catch {
                 keep(error)
