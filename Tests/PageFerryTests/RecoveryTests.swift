@@ -82,29 +82,6 @@ import Testing
         try move(kind, pages: 2048, bulkLanes: 2, seed: seed, meanBytes: 100_000, removes: true)
     }
 
-    /// The link is left for another one in the middle, again and again, over every transport there is.
-    @Test(arguments: Link.all, [GuestKind.shared, .anonymous]) func movedAsTold(_ link: Link, _ kind: GuestKind) throws {
-        let pages = 4096
-        let source = try LocalSource(
-            try makeImage(pages: pages), name: "moved", link: link, pauseNanoseconds: Self.pauseNanoseconds)
-        defer { source.stop() }
-        let guest = try Guest(kind, pages: pages)
-        let destination = try LocalDestination(guest, from: source.address, link: link) { configuration in
-            configuration.pauseNanoseconds = Self.pauseNanoseconds
-            configuration.creditBytes = 256 << 10
-        }
-        let readers = guest.startReaders(count: 2, seed: 5)
-        for round in 1...4 {
-            destination.session.recover(at: source.address)
-            #expect(poll { destination.session.statistics.read().isOver || destination.pauses >= round })
-        }
-        #expect(try destination.end() == nil)
-        guest.release()
-        #expect(readers.join() == 0)
-        for page in 0..<pages where !guest.words.isRight(page) { Issue.record("page \(page) differs") }
-        #expect(try #require(source.nextEnd()).reason == nil)
-    }
-
     /// The source's listener is gone for a while: whoever touches a missing page waits, and is told nothing wrong.
     @Test(arguments: [GuestKind.shared, .anonymous]) func longPause(_ kind: GuestKind) throws {
         let pages = 256
