@@ -1,3 +1,4 @@
+import Glibc
 import PageCore
 import PageEngine
 import PageTransport
@@ -201,9 +202,12 @@ struct DestinationCore: ~Copyable, TransportHandler {
                 memory.dropParked(range)
                 engine.removed(range, &memory)
             }
-        case .remap, .fork:
-            // Neither is asked for at hand-off; a VMM that moves its memory anyway loses the session, not the data.
-            end(.memory("the VMM moved or forked its guest memory during paging, which is not supported"))
+        case .remap:
+            // Not asked for at hand-off; a VMM that moves its memory anyway loses the session, not the data.
+            end(.memory("the VMM moved its guest memory during paging, which is not supported"))
+        case .fork(let descriptor):
+            // What a child sees of pages that are missing is not served, as if its fork had not been told.
+            close(descriptor)
         case .unknown(let code):
             end(.memory("the kernel reported a userfaultfd event of the unknown kind \(code); this kernel is newer than this build"))
         }
