@@ -109,8 +109,18 @@ struct DestinationCore: ~Copyable, TransportHandler {
     mutating func releaseGuest() {
         lastPageNanoseconds = MonotonicClock.nowNanoseconds()
         memory.unregisterAll()
+        readLastEvents()
         noticeMemoryFailure()
         notify(.allResident)
+    }
+
+    /// Who gave memory up while it was being unregistered waits until that has been read, and nobody reads it later. None comes
+    /// anew from memory that is not registered.
+    private mutating func readLastEvents() {
+        let deadline = MonotonicClock.nowNanoseconds() + 1_000_000_000
+        for number in 0..<memory.userfaultCount {
+            while memory.hasUnreadChanges(number), ending == nil, MonotonicClock.nowNanoseconds() < deadline { readFaults(number) }
+        }
     }
 
     /// Whether the VMM is still loading its machine state, as far as is known: page after page is demanded then, and
