@@ -41,7 +41,8 @@ public enum StreamAddress: Sendable, Hashable {
 extension StreamAddress: CustomStringConvertible {
     public var description: String {
         switch self {
-        case .tcp(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        // In brackets also a host whose name reads as a path's.
+        case .tcp(let host, let port): host.contains(":") || host == "unix" ? "[\(host)]:\(port)" : "\(host):\(port)"
         case .unix(let path): "unix:\(path)"
         }
     }

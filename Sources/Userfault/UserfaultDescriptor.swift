@@ -107,6 +107,12 @@ extension UserfaultDescriptor {
         guard answer == 0 else { throw .systemCall(call: .unregister, code: -answer) }
     }
 
+    /// Whether a thread of the process waits, or is about to wait, until its event (remove, remap, fork, unmap) is read.
+    ///
+    /// The kernel counts such threads before they let go of the mapping's lock, and refuses every install while there is one,
+    /// before it looks at the install's range: here at one that is empty, and does nothing.
+    public var hasUnreadChanges: Bool { pageferry_userfault_zero(rawValue, 0, 0).error == EAGAIN }
+
     /// Lets the threads that wait in [address, address + lengthBytes) retry their accesses.
     public func wake(address: UInt, lengthBytes: Int) throws(UserfaultError) {
         let answer = pageferry_userfault_wake(rawValue, UInt64(address), UInt64(lengthBytes))

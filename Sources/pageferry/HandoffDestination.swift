@@ -56,7 +56,7 @@ struct HandoffDestination {
         let control = try DaemonControl(path: command.pause.control)
         _ = control.addDestination(session, peer: command.connect)
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
-        try finish(session, events)
+        try finish(session, connection, events)
         withExtendedLifetime(control) {}
         // What failed is left for a daemon that may do better.
         state?.remove(DestinationState.name)
@@ -86,8 +86,16 @@ struct HandoffDestination {
         events.takeAll().contains { if case .signal = $0 { true } else { false } }
     }
 
-    private func finish(_ session: DestinationSession, _ events: Mailbox<Event>) throws(CommandFailure) {
+    private func finish(
+        _ session: DestinationSession, _ connection: borrowing HandoffConnection, _ events: Mailbox<Event>
+    ) throws(CommandFailure) {
+        var isThere = true
         while true {
+            // The kernel tells only whoever fills its memory, and in a pause, or without a push, nobody does.
+            if isThere, (try? connection.waitForEnd(timeoutMilliseconds: 0)) == true {
+                isThere = false
+                if session.statistics.read().missingPages > 0 { session.end(.processEnded) }
+            }
             let progressDeadline = MonotonicClock.nowNanoseconds() + 250_000_000
             guard let event = events.next(deadlineNanoseconds: progressDeadline) else {
                 Console.progress(Console.line(session.statistics.read()))

@@ -65,6 +65,31 @@ struct RecoveryCommandTests {
         withExtendedLifetime(mapping) {}
     }
 
+    /// Nothing is pushed and nobody faults, so no answer of the kernel tells that the VMM has gone.
+    @Test func aVMMThatGoesIsNoticed() throws {
+        let bytes = 1 << 20
+        let (address, handoff) = ("unix:\(scratch.file("source"))", scratch.file("handoff"))
+        let source = try Program.pageferry(["source", "--memory", try scratch.memoryFile(bytes: bytes), "--listen", address], in: scratch)
+        #expect(source.says(" on "))
+        let destination = try Program.pageferry(["destination", "--connect", address, "--handoff", handoff, "--no-push"], in: scratch)
+        #expect(destination.says("waiting for memory"))
+        let file = try MemoryFile.create(name: "left", lengthBytes: bytes)
+        let mapping = try MappedMemory(of: file, lengthBytes: bytes, access: .readWrite)
+        do {
+            var client = try HandoffClient(path: handoff)
+            let userfault = try client.handOver(name: "memory", memory: mapping, file: file)
+            try client.ready()
+            #expect(UnsafePointer<UInt8>(bitPattern: mapping.address)![5000] == UInt8(truncatingIfNeeded: 5000 &* 31 &+ 5000 >> 12))
+            try userfault.unregister(address: mapping.address, lengthBytes: bytes)
+        }
+        #expect(destination.exitCode() == 70, "\(destination.errorOutput)")
+        #expect(destination.errorOutput.contains("the process whose memory was being filled has ended"))
+        #expect(source.says("has ended"), "the source is told: \(source.errorOutput)")
+        source.signal(SIGTERM)
+        #expect(source.exitCode() == 0)
+        withExtendedLifetime(mapping) {}
+    }
+
     @Test func aSourceListensElsewhereToo() throws {
         let memory = try scratch.memoryFile()
         let control = scratch.file("control")

@@ -90,10 +90,10 @@ final class LocalDestination: Sendable {
     private let notices: Mailbox<DestinationNotice>
 
     init(
-        _ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix,
+        _ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix, child: Int32? = nil,
         configure: (inout DestinationSession.Configuration) -> Void = { _ in }
     ) throws {
-        let regions = try DestinationRegions([try guest.handOver()])
+        let regions = try DestinationRegions([try guest.handOver(child: child)])
         if prefault { try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000) }
         var configuration = DestinationConnector.Configuration()
         configuration.bulkLanes = bulkLanes

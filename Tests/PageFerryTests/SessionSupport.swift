@@ -132,7 +132,7 @@ final class Guest: @unchecked Sendable {
     let words: Words
     private let mapping: MappedMemory
     private let file: MemoryFile?
-    private let userfault: UserfaultDescriptor
+    let userfault: UserfaultDescriptor
 
     /// - Parameter events: what the VMM has asked its userfaultfd to tell beside removals.
     init(_ kind: GuestKind, pages: Int, events: UserfaultFeatures = []) throws {
@@ -164,8 +164,9 @@ final class Guest: @unchecked Sendable {
     /// Ends every wait: what is missing reads as zero.
     func release() { try? userfault.unregister(address: address, lengthBytes: mapping.lengthBytes) }
 
-    func handOver() throws -> DestinationRegion {
-        let descriptor = try userfault.duplicated().release()
+    /// - Parameter child: the userfaultfd of a child whose memory is handed over in place of this process's.
+    func handOver(child: Int32? = nil) throws -> DestinationRegion {
+        let descriptor = try child ?? userfault.duplicated().release()
         var backing: DestinationRegion.Backing?
         if let copy = try file?.duplicated().release() { backing = .init(descriptor: copy, fileOffset: 0) }
         return DestinationRegion(

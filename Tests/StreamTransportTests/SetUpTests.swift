@@ -11,7 +11,7 @@ extension TransportTests {
         #expect(try StreamAddress(parsing: "host.example:7700") == .tcp(host: "host.example", port: 7700))
         #expect(try StreamAddress(parsing: "[::1]:0") == .tcp(host: "::1", port: 0))
         #expect(try StreamAddress(parsing: "unix:/run/x.sock") == .unix(path: "/run/x.sock"))
-        for address in ["192.0.2.1:1", "[2001:db8::1]:65535", "unix:relative/path"] {
+        for address in ["192.0.2.1:1", "[2001:db8::1]:65535", "unix:relative/path", "[unix]:7"] {
             #expect(try StreamAddress(parsing: address).description == address)
         }
         let wrong = [

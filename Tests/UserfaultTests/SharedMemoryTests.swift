@@ -119,6 +119,21 @@ struct SharedMemoryTests {
         #expect(thread.join() == 0)
     }
 
+    @Test("Unregistering lets nobody go who waits for its event to be read; that somebody does can be told")
+    func removeUnderUnregister() throws {
+        let mappings = try TwoMappings(pages: 4)
+        guard mappings.fault.features.contains(.removeEvents) else { return print("skipped: no remove events") }
+        func isHeldBack() -> Bool { mappings.fault.hasUnreadChanges }
+        #expect(!isHeldBack())
+        let remover = RemovingThread(at: mappings.address(0), lengthBytes: 4096)
+        #expect(try mappings.fault.waitForEvents(timeoutMilliseconds: 10_000))
+        try mappings.fault.unregister(address: mappings.address(0), lengthBytes: 4 * 4096)
+        #expect(isHeldBack())
+        #expect(try nextEvent(mappings.fault) == .remove(start: mappings.address(0), end: mappings.address(1)))
+        #expect(remover.join() == 0)
+        #expect(poll(until: { !isHeldBack() }))
+    }
+
     @Test("The zero operation works on shared memory, also around present pages")
     func zeroPages() throws {
         let mappings = try TwoMappings(pages: 4)

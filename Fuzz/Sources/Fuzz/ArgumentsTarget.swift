@@ -14,7 +14,9 @@ enum ArgumentsTarget {
         }
         do throws(StreamError) {
             let address = try StreamAddress(parsing: text)
-            guard let same = try? StreamAddress(parsing: address.description) else { fatalError("broken property: an address reads as it is written") }
+            guard let same = try? StreamAddress(parsing: address.description) else {
+                fatalError("broken property: an address reads as it is written")
+            }
             require(same == address, "an address reads as it is written")
         } catch {
             require(!error.description.isEmpty, "a refusal says why")

@@ -11,12 +11,14 @@ enum HandoffTargets {
         }
         if let region = refusing({ () throws(HandoffError) in try HandoffRegionMessage(input) }) {
             require(region.name.utf8.count <= RegionDescription.longestNameBytes, "a name is bounded")
-            require(region.name.unicodeScalars.allSatisfy { $0.properties.generalCategory != .control }, "a name holds no control characters")
+            require(
+                region.name.unicodeScalars.allSatisfy { $0.properties.generalCategory != .control }, "a name holds no control characters")
             let again = refusing { () throws(HandoffError) in try HandoffRegionMessage(region.encoded) }
             require(again == region, "a region says the same when it is handed over again")
         }
         if let answer = refusing({ () throws(HandoffError) in try HandoffAnswer(input) }) {
-            require(answer.text.unicodeScalars.allSatisfy { $0.properties.generalCategory != .control }, "a text holds no control characters")
+            require(
+                answer.text.unicodeScalars.allSatisfy { $0.properties.generalCategory != .control }, "a text holds no control characters")
             let again = refusing { () throws(HandoffError) in try HandoffAnswer(answer.encoded) }
             require(again?.status == answer.status, "an answer says the same when it is passed on")
         }
@@ -67,6 +69,9 @@ enum HandoffTargets {
 
     static var connectionSeeds: [[UInt8]] {
         let hello = message(.hello, [1, 0, 0, 0, 0, 0, 0, 0])
-        return [hello + message(.region, region.encoded) + message(.ready, [1, 0, 0, 0, 0, 0, 0, 0]), hello + message(.ready, [0, 0, 0, 0, 0, 0, 0, 0])]
+        return [
+            hello + message(.region, region.encoded) + message(.ready, [1, 0, 0, 0, 0, 0, 0, 0]),
+            hello + message(.ready, [0, 0, 0, 0, 0, 0, 0, 0]),
+        ]
     }
 }

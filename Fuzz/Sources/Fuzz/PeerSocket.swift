@@ -17,7 +17,9 @@ struct PeerSocket: ~Copyable {
         }
         ours = pair[0]
         peer = pair[1]
-        let said = bytes.prefix(Self.mostBytes).withUnsafeBytes { send(peer, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)) }
+        let said = bytes.prefix(Self.mostBytes).withUnsafeBytes {
+            send(peer, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+        }
         require(said == min(bytes.count, Self.mostBytes), "the socket takes a whole conversation")
         shutdown(peer, Int32(SHUT_WR))
     }

@@ -62,7 +62,8 @@ enum QMPTargets {
         [
             #"{"return": {"status": "running", "n": [1, -2.5e10, true, false, null, "é😀\n"]}, "id": 3}"#, #"{"é": 1, "e\#u{301}": 2}"#,
             #"{"error": {"class": "GenericError", "desc": "no"}}"#, #"[1e308, 9223372036854775807, -0.0, 5e-324]"#,
-            "  0000000100000000-000000013fffffff (prio 0, ram): node0 @00000000c0000000 KVM\n", "Host virtual address for 0x0 (node0) is 0x7f32ebe00000",
+            "  0000000100000000-000000013fffffff (prio 0, ram): node0 @00000000c0000000 KVM\n",
+            "Host virtual address for 0x0 (node0) is 0x7f32ebe00000",
         ].map { Array($0.utf8) }
     }
 

@@ -20,7 +20,8 @@ enum TraceTarget {
             require(!error.description.contains("\n"), "a refusal is one line")
             return
         }
-        require(trace.runs.allSatisfy { !$0.isEmpty && $0.lowerBound >= 0 && $0.upperBound <= trace.totalPages }, "runs lie in their memory")
+        require(
+            trace.runs.allSatisfy { !$0.isEmpty && $0.lowerBound >= 0 && $0.upperBound <= trace.totalPages }, "runs lie in their memory")
         require(trace.runs.count <= PageTrace.mostRuns, "runs are bounded")
         _ = trace.pageCount
         // Numbers may be spelled longer than need be, and unknown flags are ignored: the encoder's spelling is the shortest.

@@ -59,7 +59,9 @@ enum WireTargets {
         case .failure:
             let failure = Failure(header: header, payload: bytes)
             require(failure.text.utf8.count <= Failure.longestTextBytes, "a peer's text is bounded")
-            require(failure.text.unicodeScalars.allSatisfy { $0.properties.generalCategory != .control }, "a peer's text holds no control characters")
+            require(
+                failure.text.unicodeScalars.allSatisfy { $0.properties.generalCategory != .control },
+                "a peer's text holds no control characters")
             let again = failure.encoded()
             require(Failure(header: again.header, payload: again.payload) == failure, "a failure says the same when it is passed on")
         default: return
@@ -69,7 +71,8 @@ enum WireTargets {
     static var frameSeeds: [[UInt8]] {
         let payloads: [(FrameKind, [UInt8])] = [
             (.hello, helloSeeds[0]), (.regionTable, regionTableSeeds[0]), (.regionKeys, regionKeySeeds[0]), (.grant, writeTargetSeeds[0]),
-            (.failure, Array("no such machine\u{1B}[31m".utf8)), (.residentPages, residentPageSeeds[0]), (.accept, []), (.machineState, [1, 2, 3]),
+            (.failure, Array("no such machine\u{1B}[31m".utf8)), (.residentPages, residentPageSeeds[0]), (.accept, []),
+            (.machineState, [1, 2, 3]),
         ]
         let ranges = [FrameKind.request, .zeroPages, .prefetch, .removed, .scanned].map {
             encoded(FrameHeader($0, reason: .window, range: PageRange(region: 1, first: 2, count: 3)))
@@ -103,7 +106,10 @@ enum WireTargets {
     }
 
     static var regionTableSeeds: [[UInt8]] {
-        [RegionTable.encode(layout), RegionTable.encode(try! RegionLayout([RegionDescription(name: "", lengthBytes: 4096, pageSize: .fourKiB)]))]
+        [
+            RegionTable.encode(layout),
+            RegionTable.encode(try! RegionLayout([RegionDescription(name: "", lengthBytes: 4096, pageSize: .fourKiB)])),
+        ]
     }
 
     static func regionKeys(_ input: [UInt8]) {
@@ -115,7 +121,9 @@ enum WireTargets {
     }
 
     static var regionKeySeeds: [[UInt8]] {
-        let keys = (0..<3).map { RegionKey(range: PageRange(region: RegionIndex($0), first: 5 * $0, count: 7), address: 0x7f00_0000_1000, key: 0x1234) }
+        let keys = (0..<3).map {
+            RegionKey(range: PageRange(region: RegionIndex($0), first: 5 * $0, count: 7), address: 0x7f00_0000_1000, key: 0x1234)
+        }
         return [RegionKeys.encode(keys[...]), RegionKeys.encode(keys[..<1])]
     }
 
@@ -152,11 +160,13 @@ enum WireTargets {
             var pages = PageBitmap(pageCount: 100)
             for run in runs { pages.insert(run) }
             return [0, 99] + ResidentPages.encode(pages)[0]
-        } + [{
-            var pages = PageBitmap(pageCount: 256)
-            for page in stride(from: 0, to: 256, by: 2) { pages.insert(page) }
-            return [0, 255] + ResidentPages.encode(pages)[0]
-        }()]
+        } + [
+            {
+                var pages = PageBitmap(pageCount: 256)
+                for page in stride(from: 0, to: 256, by: 2) { pages.insert(page) }
+                return [0, 255] + ResidentPages.encode(pages)[0]
+            }()
+        ]
     }
 
     // MARK: Helpers

@@ -1,3 +1,4 @@
+import Glibc
 import PageCore
 import PageEngine
 import PageTransport
@@ -108,8 +109,18 @@ struct DestinationCore: ~Copyable, TransportHandler {
     mutating func releaseGuest() {
         lastPageNanoseconds = MonotonicClock.nowNanoseconds()
         memory.unregisterAll()
+        readLastEvents()
         noticeMemoryFailure()
         notify(.allResident)
+    }
+
+    /// Who gave memory up while it was being unregistered waits until that has been read, and nobody reads it later. None comes
+    /// anew from memory that is not registered.
+    private mutating func readLastEvents() {
+        let deadline = MonotonicClock.nowNanoseconds() + 1_000_000_000
+        for number in 0..<memory.userfaultCount {
+            while memory.hasUnreadChanges(number), ending == nil, MonotonicClock.nowNanoseconds() < deadline { readFaults(number) }
+        }
     }
 
     /// Whether the VMM is still loading its machine state, as far as is known: page after page is demanded then, and
@@ -201,9 +212,12 @@ struct DestinationCore: ~Copyable, TransportHandler {
                 memory.dropParked(range)
                 engine.removed(range, &memory)
             }
-        case .remap, .fork:
-            // Neither is asked for at hand-off; a VMM that moves its memory anyway loses the session, not the data.
-            end(.memory("the VMM moved or forked its guest memory during paging, which is not supported"))
+        case .remap:
+            // Not asked for at hand-off; a VMM that moves its memory anyway loses the session, not the data.
+            end(.memory("the VMM moved its guest memory during paging, which is not supported"))
+        case .fork(let descriptor):
+            // What a child sees of pages that are missing is not served, as if its fork had not been told.
+            close(descriptor)
         case .unknown(let code):
             end(.memory("the kernel reported a userfaultfd event of the unknown kind \(code); this kernel is newer than this build"))
         }

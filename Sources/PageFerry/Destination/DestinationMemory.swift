@@ -133,6 +133,8 @@ struct DestinationMemory: ~Copyable, DestinationSink {
         }
     }
 
+    func hasUnreadChanges(_ number: Int) -> Bool { regions.hasUnreadChanges(number) }
+
     /// The page that holds an address of the VMM, or nil when it is none of ours.
     func locate(_ address: UInt) -> (RegionIndex, PageIndex)? { regions.locate(address) }
 

@@ -114,6 +114,9 @@ public struct DestinationRegions: Sendable {
         try regions[number].userfault.readEvents(into: &events) > 0
     }
 
+    /// Whether a thread of the VMM cannot go on before its event is read.
+    func hasUnreadChanges(_ number: Int) -> Bool { regions[number].userfault.hasUnreadChanges }
+
     /// The page that holds an address of the VMM, or nil when it is none of ours. O(regions).
     func locate(_ address: UInt) -> (RegionIndex, PageIndex)? {
         for (number, region) in regions.enumerated() {

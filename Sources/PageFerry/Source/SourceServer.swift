@@ -333,7 +333,9 @@ public final class SourceServer: Sendable {
     /// Waits until a destination has joined all its lanes. One that takes too long is told so and forgotten: it must not keep
     /// a session's place from others.
     private func awaitLanes(_ session: SessionIdentity, _ joined: Mailbox<Bool>, isNew: Bool) throws(SessionError) {
-        while let isOver = joined.next(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + configuration.stepTimeoutNanoseconds) {
+        while true {
+            let deadline = MonotonicClock.nowNanoseconds() + configuration.stepTimeoutNanoseconds
+            guard let isOver = joined.next(deadlineNanoseconds: deadline) else { break }
             if isOver { return }
         }
         let late = state.withLock { state -> Pending? in
