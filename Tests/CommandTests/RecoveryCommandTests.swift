@@ -3,11 +3,12 @@ import Glibc
 import Handoff
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 import Userfault
 
 /// Daemons that are killed and started again, and what an operator sees and does meanwhile.
-@Suite(.serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
+@Suite(.leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
 struct RecoveryCommandTests {
     let scratch: Scratch
 
