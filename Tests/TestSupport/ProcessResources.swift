@@ -75,7 +75,8 @@ struct ProcessResources {
         for line in (fileText("/proc/self/maps") ?? "").split(separator: "\n") {
             let fields = line.split(separator: " ", maxSplits: 5, omittingEmptySubsequences: true)
             guard fields.count == 6 else { continue }
-            let path = String(fields[5])
+            // What is left after the fifth begins with the blanks that line the paths up.
+            let path = String(fields[5].drop { $0 == " " })
             guard ["/memfd:", "/dev/shm/", "/dev/infiniband", "/anon_hugepage", "anon_inode:"].contains(where: path.hasPrefix) else { continue }
             let ends = fields[0].split(separator: "-").compactMap { Int($0, radix: 16) }
             if ends.count == 2 { found[path, default: 0] += ends[1] - ends[0] }
