@@ -49,6 +49,8 @@ struct ProcessResources {
         if let now = memoryRegistrations, let then = before.memoryRegistrations, now > then {
             lines.append("RDMA: \(now - then) registered memory regions")
         }
+        // A sanitizer's own helper, started with its first report, also of what is suppressed; it lives on with its two pipes.
+        if lines.contains(where: Self.isSymbolizer) { lines.removeAll { Self.isSymbolizer($0) || $0.contains(": pipe:[") } }
         return lines.sorted()
     }
 
@@ -56,6 +58,8 @@ struct ProcessResources {
     private static func isOfTheRuntime(_ threadName: String) -> Bool {
         threadName.hasPrefix("iou-") || threadName.hasPrefix("SWT ") || threadName.contains("-qos")
     }
+
+    private static func isSymbolizer(_ line: String) -> Bool { line.hasPrefix("process ") && line.contains("/llvm-symbolizer ") }
 
     /// librdmacm opens each device once and keeps it until the process ends.
     private func isKeptOnce(_ target: String, _ before: ProcessResources) -> Bool {
