@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest rxe rxe-shell test test-rdma simulate fuzz demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
+.PHONY: help packages guest-packages build release guest rxe rxe-shell test asan tsan test-rdma simulate fuzz demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,12 @@ test: guest-packages ## all tests; prints what was skipped and why
 
 test-rdma: ## the RDMA tests in soft-RoCE guests, or on this host: PAGEFERRY_RDMA=device make test-rdma
 	scripts/test-rdma
+
+asan: guest-packages ## all tests under the address sanitizer, leaks included (TESTS='--filter CommandTests' runs a part)
+	scripts/test-sanitized address $(TESTS)
+
+tsan: guest-packages ## all tests under the thread sanitizer
+	scripts/test-sanitized thread $(TESTS)
 
 rxe: ## JOB='command' in a guest with a soft-RoCE device; without JOB it shows that the device works
 	@perf/rxe/run "$${JOB:-perf/rxe/jobs/loopback}"
@@ -99,4 +105,4 @@ lint: ## formatting and the rules of the source tree
 	swift format lint --recursive --strict Sources Tests Package.swift
 
 clean: ## remove what was built and cached
-	rm -rf .build perf/guest/cache perf/guest/out perf/rxe/cache* perf/traces/cache
+	rm -rf .build .build-asan .build-tsan .build-unsanitized perf/guest/cache perf/guest/out perf/rxe/cache* perf/traces/cache

@@ -91,6 +91,7 @@ let package = Package(
 
         // What several test targets share; it links Testing, and no product has it.
         .target(name: "TestSupport", dependencies: ["CShims"], path: "Tests/TestSupport", swiftSettings: tests),
+        .testTarget(name: "TestSupportTests", dependencies: ["TestSupport", "HostMemory", "PageFerry"], swiftSettings: tests),
         .testTarget(name: "PageCoreTests", dependencies: ["PageCore"], swiftSettings: tests),
         .testTarget(name: "PageWireTests", dependencies: ["PageWire"], swiftSettings: tests),
         .testTarget(name: "PageEngineTests", dependencies: ["PageEngine", "PageSimulation"], swiftSettings: tests),

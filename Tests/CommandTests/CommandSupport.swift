@@ -100,14 +100,18 @@ final class Program {
     private let outputPath: String
     private var code: Int32?
 
-    /// - Parameter environment: what it gets beside ours.
-    init(_ arguments: [String], in scratch: Scratch, environment: [String: String] = [:]) throws {
+    /// - Parameters:
+    ///   - environment: what it gets beside ours.
+    ///   - standardOutput: the file that takes it.
+    init(
+        _ arguments: [String], in scratch: Scratch, environment: [String: String] = [:], standardOutput: String = "/dev/null"
+    ) throws {
         outputPath = scratch.file("output.\(UInt32.random(in: 0 ... .max))")
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+        posix_spawn_file_actions_addopen(&actions, 1, standardOutput, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
         posix_spawn_file_actions_addopen(&actions, 2, outputPath, O_WRONLY | O_CREAT | O_APPEND, 0o600)
         var argumentVector = arguments.map { strdup($0) } + [nil]
         defer { for argument in argumentVector { free(argument) } }

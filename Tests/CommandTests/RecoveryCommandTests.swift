@@ -3,27 +3,22 @@ import Glibc
 import Handoff
 import HostMemory
 import PageCore
+import TestSupport
 import Testing
 import Userfault
 
 /// Daemons that are killed and started again, and what an operator sees and does meanwhile.
-@Suite(.serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
+@Suite(.leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
 struct RecoveryCommandTests {
     let scratch: Scratch
 
     init() throws { scratch = try Scratch() }
 
     private func status(_ control: String) throws -> [[String: Any]] {
-        let answer = Process()
-        answer.executableURL = URL(filePath: Built.pageferry)
-        answer.arguments = ["status", "--control", control, "--json"]
-        let pipe = Pipe()
-        answer.standardOutput = pipe
-        answer.standardError = FileHandle.nullDevice
-        try answer.run()
-        let data = pipe.fileHandleForReading.readDataToEndOfFile()
-        answer.waitUntilExit()
-        return try #require(try JSONSerialization.jsonObject(with: data) as? [[String: Any]])
+        let output = scratch.file("status")
+        let answer = try Program([Built.pageferry, "status", "--control", control, "--json"], in: scratch, standardOutput: output)
+        _ = answer.exitCode()
+        return try #require(try JSONSerialization.jsonObject(with: Data(fileContents(output) ?? [])) as? [[String: Any]])
     }
 
     /// The destination loses its source; an operator sees it, and points it at the place where the next one serves.

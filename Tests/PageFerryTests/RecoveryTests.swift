@@ -4,12 +4,13 @@ import PageEngine
 import PageWire
 import StreamTransport
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import PageFerry
 
 /// Links that break at any byte and are found again: nothing is lost, and nothing installed twice or half.
-@Suite(.serialized, .enabled(if: sessionsArePossible)) struct RecoveryTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: sessionsArePossible)) struct RecoveryTests {
     private static let pauseNanoseconds: UInt64 = 60_000_000_000
 
     private func move(

@@ -1,11 +1,12 @@
 import Glibc
 import PageCore
+import TestSupport
 import Testing
 
 @testable import PageFerry
 
 /// What a daemon leaves for the one that takes over.
-@Suite struct ResidentRecordTests {
+@Suite(.leavesNothing) struct ResidentRecordTests {
     private let path = "/tmp/pf-record-test.\(getpid())"
 
     private static func layout(_ pages: Int) throws -> RegionLayout {

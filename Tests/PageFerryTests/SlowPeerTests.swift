@@ -3,12 +3,13 @@ import PageCore
 import PageEngine
 import PageWire
 import StreamTransport
+import TestSupport
 import Testing
 
 @testable import PageFerry
 
 /// Peers that say nothing, or too little too slowly: each wait for them ends, in its error, and nobody else waits meanwhile.
-@Suite(.serialized, .enabled(if: sessionsArePossible)) struct SlowPeerTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: sessionsArePossible)) struct SlowPeerTests {
     private static let pages = 256
     /// Long enough for an honest peer on a busy host, short enough for a test.
     private static let shortNanoseconds: UInt64 = 2_000_000_000

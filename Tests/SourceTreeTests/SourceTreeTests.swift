@@ -99,4 +99,18 @@ import Testing
             }
         }
     }
+
+    /// Tests that use the host look for what they leave there.
+    @Test func integrationTestsLookForWhatTheyLeave() throws {
+        let folders = [
+            "UringTests", "UserfaultTests", "HostMemoryTests", "StreamTransportTests", "VerbsTransportTests", "HandoffTests", "PageFerryTests",
+            "CommandTests",
+        ]
+        for file in try Self.files(under: "Tests", suffixes: ["swift"]) where folders.contains(file.module) {
+            for (number, line) in file.lines.enumerated() where line.contains("@Suite") {
+                let attribute = file.lines[number...].prefix(4).joined()
+                #expect(attribute.contains(".leavesNothing"), "\(file.path):\(number + 1): write @Suite(.leavesNothing, …), of TestSupport")
+            }
+        }
+    }
 }

@@ -49,6 +49,8 @@ struct ProcessResources {
         if let now = memoryRegistrations, let then = before.memoryRegistrations, now > then {
             lines.append("RDMA: \(now - then) registered memory regions")
         }
+        // A sanitizer's own helper, started with its first report, also of what is suppressed; it lives on with its two pipes.
+        if lines.contains(where: Self.isSymbolizer) { lines.removeAll { Self.isSymbolizer($0) || $0.contains(": pipe:[") } }
         return lines.sorted()
     }
 
@@ -56,6 +58,8 @@ struct ProcessResources {
     private static func isOfTheRuntime(_ threadName: String) -> Bool {
         threadName.hasPrefix("iou-") || threadName.hasPrefix("SWT ") || threadName.contains("-qos")
     }
+
+    private static func isSymbolizer(_ line: String) -> Bool { line.hasPrefix("process ") && line.contains("/llvm-symbolizer ") }
 
     /// librdmacm opens each device once and keeps it until the process ends.
     private func isKeptOnce(_ target: String, _ before: ProcessResources) -> Bool {
@@ -75,7 +79,8 @@ struct ProcessResources {
         for line in (fileText("/proc/self/maps") ?? "").split(separator: "\n") {
             let fields = line.split(separator: " ", maxSplits: 5, omittingEmptySubsequences: true)
             guard fields.count == 6 else { continue }
-            let path = String(fields[5])
+            // What is left after the fifth begins with the blanks that line the paths up.
+            let path = String(fields[5].drop { $0 == " " })
             guard ["/memfd:", "/dev/shm/", "/dev/infiniband", "/anon_hugepage", "anon_inode:"].contains(where: path.hasPrefix) else { continue }
             let ends = fields[0].split(separator: "-").compactMap { Int($0, radix: 16) }
             if ends.count == 2 { found[path, default: 0] += ends[1] - ends[0] }

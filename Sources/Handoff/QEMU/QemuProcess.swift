@@ -1,5 +1,6 @@
 import CShims
 import Glibc
+import Synchronization
 
 /// A child process, from its start to its end.
 final class QemuProcess {
@@ -7,7 +8,8 @@ final class QemuProcess {
     /// A pidfd, readable once the process has ended.
     let descriptor: Int32
     private let errorOutput: ErrorOutput?
-    private var exitCode: Int32?
+    /// Known to whoever asks first, on whatever thread; the others would wait for a process that is gone.
+    private let exitCode = Mutex<Int32?>(nil)
 
     /// - Parameters:
     ///   - inherited: a descriptor the child gets under its own number, beside the standard three and those not close-on-exec.
@@ -44,13 +46,15 @@ final class QemuProcess {
     ///
     /// - Returns: its exit code, or 128 and its signal; nil when it still runs at the end of the time.
     func waitForEnd(timeoutMilliseconds: Int32) -> Int32? {
-        if let exitCode { return exitCode }
+        if let code = exitCode.withLock({ $0 }) { return code }
         var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        var status: Int32 = 0
-        // SAFETY: one local entry and one local integer, for the duration of the calls.
-        guard unsafe poll(&entry, 1, timeoutMilliseconds) > 0, unsafe waitpid(process, &status, 0) == process else { return nil }
-        exitCode = pageferry_exit_code(status)
-        return exitCode
+        // SAFETY: here and below: one local entry or integer, for the duration of the call.
+        guard unsafe poll(&entry, 1, timeoutMilliseconds) > 0 else { return nil }
+        return exitCode.withLock { code in
+            var status: Int32 = 0
+            if code == nil, unsafe waitpid(process, &status, 0) == process { code = pageferry_exit_code(status) }
+            return code
+        }
     }
 
     /// Why it ended, with the last lines of its standard error; nil while it runs.
@@ -61,7 +65,9 @@ final class QemuProcess {
 
     /// Sends a signal, unless it has been waited for: its number may be another's then.
     func signal(_ number: Int32) {
-        if exitCode == nil { Glibc.kill(process, number) }
+        exitCode.withLock { code in
+            if code == nil { Glibc.kill(process, number) }
+        }
     }
 
     private static func spawn(
