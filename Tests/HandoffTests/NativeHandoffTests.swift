@@ -10,6 +10,16 @@ import Userfault
 
 @Suite("Native hand-off", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))
 struct NativeHandoffTests {
+    @Test("This user, the socket's owner and root may hand memory over, nobody else")
+    func permittedUsers() {
+        #expect(HandoffListener.permits(user: 1000, owner: nil, ownUser: 1000))
+        #expect(HandoffListener.permits(user: 1001, owner: 1001, ownUser: 1000))
+        #expect(HandoffListener.permits(user: 0, owner: 1001, ownUser: 1000))
+        #expect(!HandoffListener.permits(user: 1001, owner: nil, ownUser: 1000))
+        #expect(!HandoffListener.permits(user: 1002, owner: 1001, ownUser: 1000))
+        #expect(!HandoffListener.permits(user: 1001, owner: nil, ownUser: 0))
+    }
+
     @Test("Shared and anonymous memory go over, and faults are served from the other end")
     func bothKinds() throws {
         let path = socketPath("both")

@@ -7,6 +7,7 @@ import Glibc
 public struct HandoffListener: ~Copyable, Sendable {
     public let path: String
     private let socket: HandoffSocket
+    private let owner: UInt32?
     private let device: UInt64
     private let inode: UInt64
 
@@ -34,6 +35,7 @@ public struct HandoffListener: ~Copyable, Sendable {
         }
         self.path = path
         self.socket = socket
+        self.owner = owner
         device = UInt64(status.st_dev)
         inode = UInt64(status.st_ino)
     }
@@ -50,13 +52,25 @@ public struct HandoffListener: ~Copyable, Sendable {
     /// The listening descriptor, borrowed: to be polled.
     public var rawValue: Int32 { socket.rawValue }
 
-    /// Waits for a VMM to connect.
+    /// Whether a process of this user may hand memory over: this user, the socket's owner, and root.
+    ///
+    /// The socket's mode says the same, but not of a descriptor that was passed on, or of a mode that somebody has widened.
+    static func permits(user: UInt32, owner: UInt32?, ownUser: UInt32) -> Bool {
+        user == 0 || user == ownUser || user == owner
+    }
+
+    /// Waits for a VMM to connect. A process of a user who may not is told so and sent away; the wait goes on.
     public borrowing func accept(timeoutNanoseconds: UInt64) throws(HandoffError) -> HandoffConnection {
         let deadline = HandoffDeadline(timeoutNanoseconds: timeoutNanoseconds)
         while true {
             try socket.wait(for: POLLIN, deadline, "waiting for a VMM to connect to '\(path)'")
             let connected = pageferry_unix_accept(socket.rawValue)
-            if connected >= 0 { return try HandoffConnection(HandoffSocket(adopting: connected)) }
+            if connected >= 0 {
+                let connection = try HandoffConnection(HandoffSocket(adopting: connected))
+                if Self.permits(user: connection.peer.userIdentifier, owner: owner, ownUser: geteuid()) { return connection }
+                try? connection.refuse("user \(connection.peer.userIdentifier) may not hand memory over here: run the VMM as the socket's owner")
+                continue
+            }
             // The peer may have gone between poll and accept.
             guard [EAGAIN, EINTR, ECONNABORTED].contains(-connected) else {
                 throw .systemCall(call: "accept4(2)", code: -connected)
