@@ -33,6 +33,8 @@ public enum SessionError: Error, Sendable, Hashable {
     case cannotOpenMemory(String)
     /// A memory file is no whole number of pages.
     case unevenMemory(path: String, lengthBytes: Int, pageBytes: Int)
+    /// What a daemon that takes over must know cannot be put down.
+    case cannotKeepSession(String)
     /// The process whose memory this is has ended.
     case processEnded
     /// The machine state is larger than any.
@@ -59,7 +61,7 @@ extension SessionError: CustomStringConvertible {
             "timed out: \(what)"
         case .linkLost(let text):
             "the link was lost: \(text)"
-        case .cannotConnect(let text), .unknownHost(let text), .cannotOpenMemory(let text):
+        case .cannotConnect(let text), .unknownHost(let text), .cannotOpenMemory(let text), .cannotKeepSession(let text):
             text
         case .violation(let violation):
             violation.description
@@ -97,7 +99,7 @@ extension SessionError: CustomStringConvertible {
             case .processEnded: .virtualMachine
             case .cancelled: .cancelled
             case .peerFailed(let failure): failure.code
-            case .timedOut, .linkLost, .cannotConnect, .unknownHost: .unspecified
+            case .timedOut, .linkLost, .cannotConnect, .unknownHost, .cannotKeepSession: .unspecified
             }
         return Failure(code, description)
     }

@@ -41,6 +41,7 @@ struct CommandFailure: Error {
             case .unknownHost: .noHost
             case .cannotOpenMemory: .noInput
             case .unevenMemory: .dataError
+            case .cannotKeepSession: .cannotCreate
             case .memory: .operatingSystem
             case .processEnded: .software
             case .peerFailed(let failure):

@@ -31,7 +31,7 @@ struct MemoryFileService {
         let listener = try command.openListener()
         Console.info("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
         var configuration = command.serverConfiguration(features: [], mostSessions: 64)
-        if let state { configuration.expected = try expectedSessions(of: state) }
+        if let state { configuration = try keepingSessions(in: state, configuration) }
         let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
         let acceptor = DedicatedThread(name: "sessions") {
             do throws(SessionError) {
@@ -51,15 +51,30 @@ struct MemoryFileService {
         try serve(image, server, state, control, events)
     }
 
-    /// Takes over what a daemon before this one has left: its destinations will come.
-    private func expectedSessions(of state: StateDirectory) throws(CommandFailure) -> [SessionTicket] {
-        var tickets: [SessionTicket] = []
-        for name in state.names(prefix: SourceState.prefix).prefix(SourceState.mostSessions) {
-            guard let left = try state.read(SourceState.self, from: name) else { continue }
-            tickets.append(left.ticket)
+    /// Puts sessions down before their destinations hear of them, and takes over what a daemon before this one has left: its
+    /// destinations will come.
+    private func keepingSessions(
+        in state: StateDirectory, _ configuration: SourceServer.Configuration
+    ) throws(CommandFailure) -> SourceServer.Configuration {
+        var configuration = configuration
+        configuration.willOffer = { (ticket, peer) throws(SessionError) in
+            do throws(CommandFailure) {
+                try state.write(SourceState(ticket: ticket, peer: peer), to: SourceState.name(ticket))
+            } catch {
+                throw .cannotKeepSession(error.text)
+            }
+        }
+        configuration.didWithdraw = { state.remove(SourceState.name($0)) }
+        for (number, name) in state.names(prefix: SourceState.prefix).enumerated() {
+            // The oldest of so many are of destinations that were offered a session and never opened it.
+            guard number < SourceState.mostSessions, let left = try state.read(SourceState.self, from: name) else {
+                state.remove(name)
+                continue
+            }
+            configuration.expected.append(left.ticket)
             Console.info("took the session of \(left.peer) over; waiting for it")
         }
-        return tickets
+        return configuration
     }
 
     private func serve(
@@ -76,7 +91,6 @@ struct MemoryFileService {
                 let number = started
                 Console.info("session \(number): \(opened.peer) pulls")
                 let ticket = opened.ticket
-                try state?.write(SourceState(ticket: ticket, peer: opened.peer), to: SourceState.name(ticket))
                 let session = SourceSession(
                     opened, memory: image, machineState: nil, configuration: command.sessionConfiguration
                 ) { notice in

@@ -66,8 +66,15 @@ final class StateDirectory: Sendable {
 
     func remove(_ name: String) { unsafe unlink(file(name)) }
 
-    /// The files whose names begin so.
+    /// The files whose names begin so, the newest first.
     func names(prefix: String) -> [String] {
-        ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).filter { $0.hasPrefix(prefix) }.sorted()
+        let names = ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).filter { $0.hasPrefix(prefix) }
+        return names.map { (name: $0, age: age(of: $0)) }.sorted { ($0.age, $0.name) < ($1.age, $1.name) }.map(\.name)
+    }
+
+    /// Seconds since it was written; only to be compared.
+    private func age(of name: String) -> TimeInterval {
+        let date = try? FileManager.default.attributesOfItem(atPath: file(name))[.modificationDate] as? Date
+        return -(date ?? .distantPast).timeIntervalSinceReferenceDate
     }
 }

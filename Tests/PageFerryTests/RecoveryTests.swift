@@ -160,6 +160,8 @@ import Testing
             configuration.pauseNanoseconds = Self.pauseNanoseconds
             configuration.creditBytes = 0
         }
+        // A destination knows of its last lane a moment before the source has the session.
+        #expect(poll { !source.statistics.isEmpty })
         let liar = try RawConnection(path: socketPath("liar"))
         liar.write(FrameHeader(.hello), Hello(role: .destination, lane: 0, laneCount: 1, features: [], session: destination.finder.session).encoded())
         #expect(try #require(liar.readFrame()).header.kind == .hello)
@@ -174,6 +176,34 @@ import Testing
         destination.session.end(.cancelled)
         _ = try destination.end()
         guest.release()
+    }
+
+    /// A daemon may die the moment a destination knows its session: it is put down before, and forgotten when nothing comes of it.
+    @Test func whatIsOfferedIsPutDownFirst() throws {
+        let kept = Mutex<[SessionTicket]>([])
+        let source = try LocalSource(try makeImage(pages: 64), name: "ticket") { configuration in
+            configuration.willOffer = { ticket, _ in kept.withLock { $0.append(ticket) } }
+            configuration.didWithdraw = { ticket in kept.withLock { $0.removeAll { $0 == ticket } } }
+        }
+        defer { source.stop() }
+        let connection = try RawConnection(path: socketPath("ticket"))
+        connection.write(FrameHeader(.hello), Hello(role: .destination, lane: 0, laneCount: 1, features: [], session: .unassigned).encoded())
+        let offered = try Hello(decoding: try #require(connection.readFrame()).payload)
+        #expect(kept.withLock { $0 } == [SessionTicket(offered.session)])
+        connection.hangUp()
+        #expect(poll { kept.withLock { $0.isEmpty } })
+    }
+
+    /// A source that cannot put a session down offers none, and says why.
+    @Test func aSessionThatCannotBeKeptIsNotOffered() throws {
+        let reason = SessionError.cannotKeepSession("the disk is full")
+        let source = try LocalSource(try makeImage(pages: 64), name: "full") { configuration in
+            configuration.willOffer = { (_, _) throws(SessionError) in throw reason }
+        }
+        defer { source.stop() }
+        let guest = try Guest(.shared, pages: 64)
+        #expect(throws: SessionError.peerFailed(reason.failure)) { try LocalDestination(guest, from: source.address) }
+        #expect(try #require(source.nextEnd()).reason == reason)
     }
 
     /// A destination that cannot be told from a dead one is waited for, but not for ever.

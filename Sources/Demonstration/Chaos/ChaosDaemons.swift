@@ -72,7 +72,14 @@ final class ChaosDaemons {
         // One that has heard that all is well has ended by itself.
         guard source?.waitForEnd(timeoutNanoseconds: 0) == nil else { return }
         source?.end()
+        // It may have heard so, and been killed on its way out: then nothing is left to be taken over.
+        guard isSourceLeft else { return }
         try startSource()
+    }
+
+    private var isSourceLeft: Bool {
+        let names = try? FileManager.default.contentsOfDirectory(atPath: "\(directory)/source.state")
+        return names?.contains { $0.hasPrefix("session-") } == true
     }
 
     /// Kills the destination's daemon and starts it again.

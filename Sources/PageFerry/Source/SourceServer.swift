@@ -42,6 +42,12 @@ public final class SourceServer: Sendable {
         /// Sessions whose daemon has died, to be taken over: their destinations come back, and `nextSession` brings them. Known
         /// before the first connection is taken, which may be one of theirs.
         public var expected: [SessionTicket] = []
+        /// Called before a destination is offered a session, on the thread of its handshake: from then on it may come back for it,
+        /// whatever happens to this daemon, so what a daemon that takes over must know is put down here. What it throws is told to
+        /// the destination, in place of a session.
+        public var willOffer: @Sendable (SessionTicket, _ peer: String) throws(SessionError) -> Void = { _, _ in }
+        /// Called when nothing came of an offered session: its destination has been told so, or has gone before it was open.
+        public var didWithdraw: @Sendable (SessionTicket) -> Void = { _ in }
         /// The most lanes granted to one session, the urgent one included.
         public var mostLanes = 5
         /// Sessions served at once; further destinations are told that the source is busy.
@@ -288,6 +294,7 @@ public final class SourceServer: Sendable {
                 peer: channel.peerDescription)
             joined = pending.joined
             state.withLock { $0.pending[offer.session.identifier] = pending }
+            try configuration.willOffer(SessionTicket(offer.session), pending.peer)
             try SourceHandshake.offer(&channel, offer, timeoutNanoseconds: configuration.acceptTimeoutNanoseconds)
         } catch {
             channel.refuse(error)
@@ -296,6 +303,7 @@ public final class SourceServer: Sendable {
                 return state.pending.removeValue(forKey: offer.session.identifier)?.lanes ?? []
             }
             for case let lane? in lanes { lane.close() }
+            configuration.didWithdraw(SessionTicket(offer.session))
             throw error
         }
         complete(offer, lane: 0, channel.release())
@@ -349,6 +357,7 @@ public final class SourceServer: Sendable {
         let error = SessionError.timedOut(
             "\(late.peer) joined \(lanes.count) of \(late.offer.laneCount) lanes in time; check that it is running and reachable")
         OpenedSource(lanes: lanes, features: [], peer: late.peer, layout: layout, port: late.port).refuse(error)
+        if isNew { configuration.didWithdraw(SessionTicket(session)) }
         throw error
     }
 
