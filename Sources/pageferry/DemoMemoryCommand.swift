@@ -36,10 +36,15 @@ struct DemoMemoryCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Only take the memory, from the host that serves it there.", valueName: "address"))
     var from: String?
 
+    @Option(help: ArgumentHelp(
+        "With --from: give up when the link has been lost for so long; 0 gives up at once.", valueName: "seconds"))
+    var giveUpAfter = 15
+
     @Option(help: ArgumentHelp("Write the reports to this file as JSON.", valueName: "file"))
     var json: String?
 
     func validate() throws {
+        guard (0...1_000_000).contains(giveUpAfter) else { throw ValidationError("--give-up-after takes 0 to 1000000 seconds") }
         guard size.bytes >= 1 << 20, size.bytes % (2 << 20) == 0 else {
             throw ValidationError("--size takes a multiple of 2M")
         }
@@ -58,6 +63,8 @@ struct DemoMemoryCommand: ParsableCommand {
             configuration.transport = transport
             configuration.session.push = push
             configuration.sourceAddress = from
+            // On one host nobody starts the source again.
+            if from != nil { configuration.session.pauseNanoseconds = UInt64(giveUpAfter) * 1_000_000_000 }
             if from == nil { configuration.host = if let host { host } else { try deviceAddress() } }
             var reports: [MemoryDemonstration.Report] = []
             for kind in MemoryKind.allCases {
@@ -117,6 +124,7 @@ struct DemoMemoryCommand: ParsableCommand {
             "  \(report.faults) faults: p50 \(format(report.faultP50Microseconds)) us, p99 \(format(report.faultP99Microseconds)) us, max \(format(report.faultMaxMicroseconds)) us",
             "  pages: \(report.demandPages) demanded, \(report.windowPages) window, \(report.pushPages) pushed, \(report.zeroPages) zero",
         ]
+        if report.lostLinks > 0 { lines.append("  the link was lost, and found again: \(report.lostLinks) times") }
         for thread in report.threads {
             lines.append(
                 "  \(thread.pattern): \(thread.pages) pages compared, \(thread.wrongPages) wrong, \(thread.waits) waits, p50 \(format(thread.waitP50Microseconds)) us, p99 \(format(thread.waitP99Microseconds)) us")

@@ -4,13 +4,14 @@ import PageCore
 import PageEngine
 import StreamTransport
 import Synchronization
+import TestSupport
 import Testing
 import Userfault
 
 @testable import PageFerry
 
 /// What a VMM does to its memory while its pages come: gives it up, unmaps it, moves it, forks, dies. On the real kernel.
-@Suite(.serialized, .enabled(if: sessionsArePossible)) struct GuestEventTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: sessionsArePossible)) struct GuestEventTests {
     private static let pages = 4096
 
     /// A run of pages is replaced by another mapping before anything came, or while everything comes.

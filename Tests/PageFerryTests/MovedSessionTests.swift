@@ -1,12 +1,13 @@
 import PageCore
 import PageEngine
+import TestSupport
 import Testing
 
 @testable import PageFerry
 
 /// Links left for others as an operator tells, over every transport there is. What is cut at random bytes is in `RecoveryTests`,
 /// over streams alone: under emulation that takes minutes, and tells nothing more.
-@Suite(.serialized, .enabled(if: sessionsArePossible)) struct MovedSessionTests {
+@Suite(.leavesNothing, .serialized, .enabled(if: sessionsArePossible)) struct MovedSessionTests {
     private static let pauseNanoseconds: UInt64 = 60_000_000_000
 
     /// The link is left for another one in the middle, again and again, over every transport there is.

@@ -194,6 +194,30 @@ import Testing
         #expect(poll { kept.withLock { $0.isEmpty } })
     }
 
+    /// A daemon that takes over may hear at once that the destination has every page, before it has said a word itself.
+    @Test(arguments: [false, true]) func aTakeoverMayBeTheEnd(_ isMachine: Bool) throws {
+        let pages = 64
+        let session = SourceHandshake.newSession()
+        let features: ProtocolFeatures = isMachine ? .machineState : []
+        // Nobody tells this session that the guest has stopped.
+        let source = try LocalSource(try makeImage(pages: pages), name: "late", startsAtOnce: false) { configuration in
+            configuration.expected = [SessionTicket(session)]
+            configuration.features = features
+        }
+        defer { source.stop() }
+        let destination = try RawConnection(path: socketPath("late"))
+        destination.write(
+            FrameHeader(.hello), Hello(role: .destination, lane: 0, laneCount: 1, features: features, session: session).encoded())
+        #expect(try #require(destination.readFrame()).header.kind == .hello)
+        var resident = PageBitmap(pageCount: pages)
+        resident.insert(0..<pages)
+        for payload in ResidentPages.encode(resident) { destination.write(FrameHeader(.residentPages), payload) }
+        destination.write(FrameHeader(.accept))
+        destination.write(FrameHeader(.allResident))
+        #expect(try #require(source.nextEnd()).reason == nil)
+        #expect(source.statistics[0].phase == .completed)
+    }
+
     /// A source that cannot put a session down offers none, and says why.
     @Test func aSessionThatCannotBeKeptIsNotOffered() throws {
         let reason = SessionError.cannotKeepSession("the disk is full")

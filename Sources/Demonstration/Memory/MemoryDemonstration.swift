@@ -35,6 +35,8 @@ public struct MemoryDemonstration {
         public var faultP50Microseconds: Double
         public var faultP99Microseconds: Double
         public var faultMaxMicroseconds: Double
+        /// How often the link was lost, and found again.
+        public var lostLinks: Int
         public var demandPages: Int
         public var windowPages: Int
         public var pushPages: Int
@@ -139,8 +141,8 @@ public struct MemoryDemonstration {
             kind: kind, bytes: configuration.lengthBytes, lastPageMilliseconds: Double(last - first) / 1e6,
             faults: statistics.faults, faultP50Microseconds: Double(statistics.latency.p50Nanoseconds) / 1e3,
             faultP99Microseconds: Double(statistics.latency.p99Nanoseconds) / 1e3,
-            faultMaxMicroseconds: Double(statistics.latency.maxNanoseconds) / 1e3, demandPages: statistics.counts.demand,
-            windowPages: statistics.counts.window, pushPages: statistics.counts.push, zeroPages: statistics.counts.zero,
+            faultMaxMicroseconds: Double(statistics.latency.maxNanoseconds) / 1e3, lostLinks: statistics.pauseCount,
+            demandPages: statistics.counts.demand, windowPages: statistics.counts.window, pushPages: statistics.counts.push, zeroPages: statistics.counts.zero,
             contentBytes: statistics.counts.contentBytes, threads: threads, verifiedPages: pageCount, wrongPages: wrongPages)
     }
 }

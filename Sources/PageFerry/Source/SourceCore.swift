@@ -104,24 +104,41 @@ struct SourceCore: ~Copyable, TransportHandler {
         return link
     }
 
+    /// Goes on from what another daemon has left: the memory is final, and a machine committed, before the destination's first
+    /// word is read, which may be that it has every page.
+    mutating func takeOver(resident: borrowing PageBitmap, isMachine: Bool) {
+        guestStopped()
+        if isMachine { commit() }
+        engine.resume(resident: resident)
+    }
+
     // MARK: Orders
+
+    private mutating func guestStopped() {
+        guard guestStoppedNanoseconds == nil else { return }
+        guestStoppedNanoseconds = MonotonicClock.nowNanoseconds()
+        engine.start()
+        enqueue(FrameHeader(.guestStopped))
+    }
+
+    private mutating func commit() {
+        guard !isCommitted else { return }
+        isCommitted = true
+        port.isCommitted.store(true, ordering: .releasing)
+        enqueue(FrameHeader(.commit))
+    }
 
     mutating func readable(_ token: UInt64) {
         for order in mailbox.takeAll() {
             switch order {
             case .guestStopped:
-                guestStoppedNanoseconds = MonotonicClock.nowNanoseconds()
-                engine.start()
-                enqueue(FrameHeader(.guestStopped))
+                guestStopped()
             case .machineState(let bytes):
                 machineState.append(bytes)
             case .machineStateEnd:
                 machineStateHasEnded = true
             case .commit:
-                guard ending == nil else { continue }
-                isCommitted = true
-                port.isCommitted.store(true, ordering: .releasing)
-                enqueue(FrameHeader(.commit))
+                if ending == nil { commit() }
             case .restored(let link):
                 // The destination has given the link before up, whether that was noticed here or not.
                 restored?.close()

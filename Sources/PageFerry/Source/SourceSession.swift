@@ -88,9 +88,7 @@ public final class SourceSession: Sendable {
                     isExposed: lanes.verbs != nil),
                 memory: try SourceMemory(image))
             if let resident = opened.resident {
-                // The memory is final already: another daemon has begun this session.
-                state.core.engine.start()
-                state.core.engine.resume(resident: resident.pages)
+                state.core.takeOver(resident: resident.pages, isMachine: opened.features.contains(.machineState))
             }
             while true {
                 state = try serve(lanes, state, image, configuration)
