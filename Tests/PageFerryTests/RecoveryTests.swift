@@ -1,4 +1,5 @@
 import Demonstration
+import Glibc
 import PageCore
 import PageEngine
 import PageWire
@@ -216,6 +217,33 @@ import Testing
         destination.write(FrameHeader(.allResident))
         #expect(try #require(source.nextEnd()).reason == nil)
         #expect(source.statistics[0].phase == .completed)
+    }
+
+    /// A daemon that takes over memory which lacks nothing sets the guest free, source or not, and ends well without one.
+    @Test func aTakeoverThatLacksNothingNeedsNoSource() throws {
+        let pages = 64
+        let guest = try Guest(.shared, pages: pages)
+        let regions = try DestinationRegions([try guest.handOver()])
+        let record = try ResidentRecord.create(path: socketPath("record"), layout: regions.layout)
+        defer { unlink(socketPath("record")) }
+        record.insert(0..<pages)
+        var configuration = DestinationSession.Configuration()
+        configuration.takeover = DestinationSession.Takeover(record: record, standing: nil)
+        configuration.farewellNanoseconds = 500_000_000
+        let ends = Mailbox<SessionError?>()
+        let session = DestinationSession(
+            .takingOver(
+                SessionTicket(SourceHandshake.newSession()), layout: regions.layout, address: .unix(path: socketPath("nobody")),
+                configuration: DestinationConnector.Configuration()),
+            regions: regions, machineState: nil, configuration: configuration
+        ) { notice in
+            if case .ended(let reason) = notice { ends.post(reason) }
+        }
+        // What is there is read, not asked for.
+        #expect(guest.words.isRight(9, .zero))
+        #expect(try #require(ends.next(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 30_000_000_000)) == nil)
+        session.join()
+        guest.release()
     }
 
     /// A source that cannot put a session down offers none, and says why.

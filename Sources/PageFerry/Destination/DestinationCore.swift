@@ -19,6 +19,8 @@ struct DestinationCore: ~Copyable, TransportHandler {
     /// How to find the source again, and for how long to try.
     var finder: SourceFinder
     let pauseNanoseconds: UInt64
+    /// For how long only to tell it that every page is in.
+    let farewellNanoseconds: UInt64
     let method: PushMethod
     private var buffers: ControlBuffers
     private var events = UserfaultEventBatch()
@@ -61,6 +63,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
     ) {
         self.finder = finder
         pauseNanoseconds = configuration.pauseNanoseconds
+        farewellNanoseconds = configuration.farewellNanoseconds
         method = configuration.push
         isPaced = configuration.creditBytes == nil
         self.engine = engine

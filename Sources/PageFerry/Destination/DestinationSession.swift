@@ -33,6 +33,9 @@ public final class DestinationSession: Sendable {
         /// How long to look for a source whose link was lost; 0 ends the session with the link. A guest that runs here is frozen
         /// where it touches missing pages, and nothing but its source can help it, so nothing shorter than for ever suits one.
         public var pauseNanoseconds: UInt64 = .max
+        /// How long a source is looked for only to tell it that every page is in, when the guest lacks nothing any more; at most
+        /// `pauseNanoseconds`.
+        public var farewellNanoseconds: UInt64 = 10_000_000_000
         /// How often `statistics` is brought up to date.
         public var statisticsIntervalNanoseconds: UInt64 = 50_000_000
 

@@ -6,8 +6,8 @@ import PageWire
 // A session without a link: faults and removals are taken as ever, so that nobody waits for this thread who need not wait for a
 // page; nothing is sent; the source is looked for.
 extension DestinationCore {
-    /// How long a source is looked for only to tell it that every page is in.
-    private static var farewellNanoseconds: UInt64 { 10_000_000_000 }
+    /// Whether the guest lacks nothing any more, and only the source may not have heard of it.
+    private var lacksNothing: Bool { engine.isComplete && !memory.hasParked && memory.mayReportAllResident }
 
     /// Goes on from what a daemon that died has left, as after a lost link.
     mutating func takeOver(_ takeover: DestinationSession.Takeover) {
@@ -32,13 +32,15 @@ extension DestinationCore {
         memory.forgetOutgoing()
         noticeMemoryFailure()
         let began = MonotonicClock.nowNanoseconds()
-        let most = hasReported ? min(pauseNanoseconds, Self.farewellNanoseconds) : pauseNanoseconds
         schedule = SearchSchedule(nowNanoseconds: began)
         // What is parked lies in slabs of the lost link.
         while ending == nil, restored == nil || memory.hasParked {
+            // It need not wait for the source to hear of it, which is looked for a while longer.
+            if lacksNothing, lastPageNanoseconds == nil { releaseGuest() }
             let now = MonotonicClock.nowNanoseconds()
-            // The guest lacks nothing any more: only the source has not heard of it.
-            guard now - began < most else { return end(hasReported ? nil : lost) }
+            let isDone = hasReported || lacksNothing
+            let most = isDone ? min(pauseNanoseconds, farewellNanoseconds) : pauseNanoseconds
+            guard now - max(began, lastPageNanoseconds ?? 0) < most else { return end(isDone ? nil : lost) }
             if search == nil, restored == nil, now >= schedule.nextNanoseconds {
                 search = SourceSearch(finder, resident: engine.residentPayloads(), orders: mailbox)
             }
@@ -74,9 +76,8 @@ extension DestinationCore {
         let now = MonotonicClock.nowNanoseconds()
         if error == .peerUnknowsSession {
             // It has heard that every page is in, from this daemon or the one before, and is gone.
-            let isDone = engine.isComplete && !memory.hasParked && memory.mayReportAllResident
-            if isDone, lastPageNanoseconds == nil { releaseGuest() }
-            if hasReported || isDone { return end(nil) }
+            if lacksNothing, lastPageNanoseconds == nil { releaseGuest() }
+            if hasReported || lacksNothing { return end(nil) }
             // Before the commit it says that the guest has gone on there. After it, and of memory alone, there is nobody else to
             // ask: whoever knows the session may still be started, or found elsewhere.
             if hasLoaded, !isCommitted { return end(error) }
