@@ -33,6 +33,7 @@ let package = Package(
     targets: [
         // Downward only: a target may depend on those above it in this list, never below.
         .target(name: "CShims"),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .target(name: "PageCore", swiftSettings: strict),
         .target(name: "PageWire", dependencies: ["PageCore"], swiftSettings: strict),
         .target(name: "PageEngine", dependencies: ["PageCore", "PageWire"], swiftSettings: strict),
@@ -46,11 +47,12 @@ let package = Package(
         .target(
             name: "VerbsTransport", dependencies: ["CShims", "PageCore", "PageWire", "PageTransport", "Uring", "Verbs"],
             swiftSettings: strict),
+        .target(name: "SecureStream", dependencies: ["COpenSSL"], swiftSettings: strict),
         .target(
             name: "PageFerry",
             dependencies: [
                 "CShims", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport",
-                "VerbsTransport", .product(name: "Histogram", package: "hdrhistogram-swift"),
+                "VerbsTransport", "SecureStream", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
         ),
@@ -76,7 +78,7 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
-                "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
+                "SecureStream", "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -102,8 +104,9 @@ let package = Package(
         .testTarget(name: "VerbsTests", dependencies: ["Verbs"], swiftSettings: tests),
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "HandoffTests", dependencies: ["Handoff", "CShims", "TestSupport"], swiftSettings: tests),
+        .testTarget(name: "SecureStreamTests", dependencies: ["SecureStream", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation", "PageEngine", "PageWire"], swiftSettings: tests),
-        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Demonstration", "Handoff", "Verbs", "VerbsTransport", "TestSupport"], swiftSettings: tests),
+        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Demonstration", "Handoff", "SecureStream", "Verbs", "VerbsTransport", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking", "PageEngine", "PageSimulation", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),

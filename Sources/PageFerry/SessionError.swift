@@ -33,6 +33,10 @@ public enum SessionError: Error, Sendable, Hashable {
     case cannotOpenMemory(String)
     /// A memory file is no whole number of pages.
     case unevenMemory(path: String, lengthBytes: Int, pageBytes: Int)
+    /// The peer is not who it should be, or does not take this side for who it is; the text is that of TLS.
+    case notTrusted(String)
+    /// What proves who this side is cannot be used; the text is that of TLS.
+    case badCredentials(String)
     /// What a daemon that takes over must know cannot be put down.
     case cannotKeepSession(String)
     /// The process whose memory this is has ended.
@@ -61,7 +65,8 @@ extension SessionError: CustomStringConvertible {
             "timed out: \(what)"
         case .linkLost(let text):
             "the link was lost: \(text)"
-        case .cannotConnect(let text), .unknownHost(let text), .cannotOpenMemory(let text), .cannotKeepSession(let text):
+        case .cannotConnect(let text), .unknownHost(let text), .cannotOpenMemory(let text), .cannotKeepSession(let text), .notTrusted(let text),
+            .badCredentials(let text):
             text
         case .violation(let violation):
             violation.description
@@ -99,7 +104,7 @@ extension SessionError: CustomStringConvertible {
             case .processEnded: .virtualMachine
             case .cancelled: .cancelled
             case .peerFailed(let failure): failure.code
-            case .timedOut, .linkLost, .cannotConnect, .unknownHost, .cannotKeepSession: .unspecified
+            case .timedOut, .linkLost, .cannotConnect, .unknownHost, .cannotKeepSession, .notTrusted, .badCredentials: .unspecified
             }
         return Failure(code, description)
     }

@@ -108,6 +108,13 @@ struct SocketAddress {
         return .tcp(host: Self.text(host), port: port)
     }
 
+    /// Whether it leads no further than this host.
+    var isLocal: Bool {
+        guard family != AF_UNIX else { return true }
+        guard case .tcp(let host, _)? = numeric else { return false }
+        return family == AF_INET ? host.hasPrefix("127.") : host == "::1" || host.hasPrefix("::ffff:127.")
+    }
+
     private static func text(_ characters: [CChar]) -> String {
         String(decoding: characters.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }

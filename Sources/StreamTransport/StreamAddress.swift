@@ -38,6 +38,16 @@ public enum StreamAddress: Sendable, Hashable {
     static let longestPathBytes = 107
 }
 
+extension StreamAddress {
+    /// Whether what is sent there stays on this host: a unix socket, or a name that means loopback addresses alone (127.0.0.0/8,
+    /// ::1). Looks names up, so it may block.
+    public var isLocal: Bool {
+        get throws(StreamError) {
+            try SocketAddress.resolve(self, listening: false).allSatisfy(\.isLocal)
+        }
+    }
+}
+
 extension StreamAddress: CustomStringConvertible {
     public var description: String {
         switch self {

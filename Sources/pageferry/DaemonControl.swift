@@ -23,9 +23,14 @@ final class DaemonControl: Sendable {
     }
 
     private let state = Mutex(State())
+    /// Refuses addresses that the daemon's own command line would not have taken.
+    private let check: @Sendable (StreamAddress) throws(CommandFailure) -> Void
 
-    /// - Parameter path: of the socket; nil for none, and then nothing is answered.
-    init(path: String?) throws(CommandFailure) {
+    /// - Parameters:
+    ///   - path: of the socket; nil for none, and then nothing is answered.
+    ///   - check: refuses addresses that the daemon's own command line would not have taken.
+    init(path: String?, check: @escaping @Sendable (StreamAddress) throws(CommandFailure) -> Void) throws(CommandFailure) {
+        self.check = check
         guard let path else { return }
         let socket = try ControlSocket(path: path) { [weak self] request in
             self?.answer(request) ?? ControlAnswer(error: "the daemon is ending")
@@ -94,6 +99,8 @@ final class DaemonControl: Sendable {
     }
 
     private func address(of request: ControlRequest) throws(CommandFailure) -> StreamAddress {
-        try attempt { () throws(StreamError) in try StreamAddress(parsing: request.address ?? "") }
+        let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: request.address ?? "") }
+        try check(address)
+        return address
     }
 }

@@ -91,6 +91,8 @@ struct DemoMemoryCommand: ParsableCommand {
         }
         let arguments = [
             "--memory", image.path, "--listen", address, "--transport", transport.rawValue, "--sessions", "\(MemoryKind.allCases.count)",
+            // A pattern is no secret.
+            "--insecure",
         ]
         let source: SourceCommand
         do {

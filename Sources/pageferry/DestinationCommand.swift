@@ -4,6 +4,7 @@ import PageCore
 import PageEngine
 import PageFerry
 import PageWire
+import SecureStream
 import StreamTransport
 
 /// `pageferry destination`: takes a machine's memory from a source, by demand and by push.
@@ -52,6 +53,8 @@ struct DestinationCommand: ParsableCommand {
 
     @OptionGroup var polling: PollArguments
 
+    @OptionGroup(title: "Security") var security: SecurityArguments
+
     @OptionGroup var pause: PauseArguments
 
     @Option(help: ArgumentHelp("The preload library that hands QEMU's memory over; found beside this program by default.", valueName: "path"))
@@ -90,22 +93,25 @@ struct DestinationCommand: ParsableCommand {
         }
     }
 
-    func connectorConfiguration(features: ProtocolFeatures) -> DestinationConnector.Configuration {
+    func connectorConfiguration(features: ProtocolFeatures) throws(CommandFailure) -> DestinationConnector.Configuration {
         var configuration = DestinationConnector.Configuration()
         configuration.features = features
         configuration.bulkLanes = bulkLanes
         configuration.transport = transport
         configuration.push = push
+        configuration.security = try security.security(.client)
         return configuration
     }
 
     func sourceAddress() throws(CommandFailure) -> StreamAddress {
-        try attempt { () throws(StreamError) in try StreamAddress(parsing: connect) }
+        let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: connect) }
+        try security.check(address, transport)
+        return address
     }
 
     /// Connects to the source and learns what it offers.
     func connector(features: ProtocolFeatures) throws(CommandFailure) -> DestinationConnector {
-        let configuration = connectorConfiguration(features: features)
+        let configuration = try connectorConfiguration(features: features)
         // A file that is no trace is told of before anybody is bothered.
         if let replayTrace { _ = try TraceFile.read(replayTrace) }
         let address = try sourceAddress()

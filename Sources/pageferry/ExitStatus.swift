@@ -42,6 +42,8 @@ struct CommandFailure: Error {
             case .cannotOpenMemory: .noInput
             case .unevenMemory: .dataError
             case .cannotKeepSession: .cannotCreate
+            case .notTrusted: .noPermission
+            case .badCredentials: .configuration
             case .memory: .operatingSystem
             case .processEnded: .software
             case .peerFailed(let failure):

@@ -53,7 +53,9 @@ struct HandoffDestination {
         let session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) {
             events.post(.notice($0))
         }
-        let control = try DaemonControl(path: command.pause.control)
+        let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in
+            try command.security.check(address, command.transport)
+        }
         _ = control.addDestination(session, peer: command.connect)
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
         try finish(session, connection, events)
@@ -76,7 +78,7 @@ struct HandoffDestination {
         }
         let opened = OpenedDestination.takingOver(
             left.ticket, layout: regions.layout, address: try command.sourceAddress(),
-            configuration: command.connectorConfiguration(features: []))
+            configuration: try command.connectorConfiguration(features: []))
         var configuration = try command.sessionConfiguration(for: regions.layout)
         configuration.takeover = DestinationSession.Takeover(record: record, standing: nil)
         try serve(opened, regions, configuration, memory.connection, state, events)

@@ -30,7 +30,7 @@ struct MemoryFileService {
         let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
         let listener = try command.openListener()
         Console.info("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
-        var configuration = command.serverConfiguration(features: [], mostSessions: 64)
+        var configuration = try command.serverConfiguration(features: [], mostSessions: 64)
         if let state { configuration = try keepingSessions(in: state, configuration) }
         let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
         let acceptor = DedicatedThread(name: "sessions") {
@@ -46,7 +46,9 @@ struct MemoryFileService {
             server.stop()
             acceptor.join()
         }
-        let control = try DaemonControl(path: command.pause.control)
+        let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in
+            try command.security.check(address, command.transport)
+        }
         control.listens(with: server)
         try serve(image, server, state, control, events)
     }

@@ -106,7 +106,9 @@ struct QemuDestinationMigration {
         let session = DestinationSession(opened, regions: regions, machineState: socket, configuration: configuration) {
             events.post(.notice($0))
         }
-        let control = try DaemonControl(path: command.pause.control)
+        let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in
+            try command.security.check(address, command.transport)
+        }
         _ = control.addDestination(session, peer: command.connect)
         watchProcess(qemu, events)
         let loader = load(qemu, events)

@@ -43,11 +43,13 @@ struct QemuSourceMigration {
         let listener = try command.openListener()
         Console.info(
             "serving the machine at \(qmpPath) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
-        var configuration = command.serverConfiguration(features: .machineState, mostSessions: 1)
+        var configuration = try command.serverConfiguration(features: .machineState, mostSessions: 1)
         configuration.expected = left.map { [$0.ticket] } ?? []
         let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
         defer { server.stop() }
-        let control = try DaemonControl(path: command.pause.control)
+        let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in
+            try command.security.check(address, command.transport)
+        }
         control.listens(with: server)
         if let left {
             Console.info("took the switched machine over from a daemon that died; waiting for \(left.peer)")

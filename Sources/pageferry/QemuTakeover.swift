@@ -46,13 +46,15 @@ struct QemuTakeover {
         }
         let opened = OpenedDestination.takingOver(
             left.ticket, layout: regions.layout, address: try command.sourceAddress(),
-            configuration: command.connectorConfiguration(features: .machineState))
+            configuration: try command.connectorConfiguration(features: .machineState))
         var configuration = try command.sessionConfiguration(for: regions.layout)
         configuration.takeover = DestinationSession.Takeover(record: record, standing: standing)
         let session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) {
             events.post(.notice($0))
         }
-        let control = try DaemonControl(path: command.pause.control)
+        let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in
+            try command.security.check(address, command.transport)
+        }
         _ = control.addDestination(session, peer: command.connect)
         try attempt { () throws(HandoffError) in try memory.connection.acknowledge() }
         try finish(session, qemu, TakeoverProgress(state, left, record), standing, events)

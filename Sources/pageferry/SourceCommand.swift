@@ -5,6 +5,7 @@ import HostMemory
 import PageCore
 import PageFerry
 import PageWire
+import SecureStream
 import StreamTransport
 
 /// `pageferry source`: serves the memory of a machine, or of a file, to destinations.
@@ -39,6 +40,8 @@ struct SourceCommand: ParsableCommand {
 
     @OptionGroup var polling: PollArguments
 
+    @OptionGroup(title: "Security") var security: SecurityArguments
+
     @OptionGroup var pause: PauseArguments
 
     @Option(help: ArgumentHelp(
@@ -72,6 +75,7 @@ struct SourceCommand: ParsableCommand {
     /// Listens, and says why not by RDMA when that was tried.
     func openListener() throws(CommandFailure) -> SourceListener {
         let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: listen) }
+        try security.check(address, transport)
         let stream: StreamListener? = transport == .rdma ? nil : try attempt { () throws(StreamError) in try Self.listener(on: address) }
         let listener: SourceListener
         do throws(SessionError) {
@@ -103,9 +107,10 @@ struct SourceCommand: ParsableCommand {
         return configuration
     }
 
-    func serverConfiguration(features: ProtocolFeatures, mostSessions: Int) -> SourceServer.Configuration {
+    func serverConfiguration(features: ProtocolFeatures, mostSessions: Int) throws(CommandFailure) -> SourceServer.Configuration {
         var configuration = SourceServer.Configuration()
         configuration.features = features
+        configuration.security = try security.security(.server)
         // RDMA has a control lane beside the urgent one.
         configuration.mostLanes = min(Hello.mostLanes, (transport == .tcp ? 1 : 2) + bulkLanes)
         configuration.mostSessions = mostSessions

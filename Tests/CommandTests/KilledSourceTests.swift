@@ -38,7 +38,7 @@ import Verbs
         try file.close()
         let address = StreamAddress.tcp(host: host, port: UInt16.random(in: 20_000..<30_000))
         let source = try Program.pageferry(
-            ["source", "--memory", memory, "--listen", "\(address)", "--transport", transport.rawValue], in: scratch)
+            ["source", "--memory", memory, "--listen", "\(address)", "--transport", transport.rawValue, "--insecure"], in: scratch)
         let guest = try KilledGuest(pages: Self.pages)
         let connector = try connect(address, transport)
         if phase == .offered {

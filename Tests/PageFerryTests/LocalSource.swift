@@ -91,6 +91,7 @@ final class LocalDestination: Sendable {
 
     init(
         _ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix, child: Int32? = nil,
+        security: LaneSecurity = .plain,
         configure: (inout DestinationSession.Configuration) -> Void = { _ in }
     ) throws {
         let regions = try DestinationRegions([try guest.handOver(child: child)])
@@ -99,6 +100,7 @@ final class LocalDestination: Sendable {
         configuration.bulkLanes = bulkLanes
         configuration.transport = link.transport
         configuration.push = link.push
+        configuration.security = security
         let opened = try DestinationConnector(to: address, configuration: configuration).accept(regions)
         finder = opened.finder
         var sessionConfiguration = DestinationSession.Configuration()

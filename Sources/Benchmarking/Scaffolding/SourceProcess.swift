@@ -33,7 +33,7 @@ final class SourceProcess: Sendable {
             child = try ChildProcess(
                 prefix + [
                     executablePath, "source", "--memory", memory.path, "--listen", listen, "--spin", "\(mode.spinNanoseconds / 1_000)",
-                    "--bulk-lanes", "8", "--transport", transport.rawValue,
+                    "--bulk-lanes", "8", "--transport", transport.rawValue, "--insecure",
                 ], inheriting: [STDERR_FILENO: ends[1]])
         } catch {
             close(ends[0])

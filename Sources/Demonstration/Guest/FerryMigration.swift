@@ -74,7 +74,7 @@ public struct FerryMigration {
     private func migrate(_ destination: GuestMachine, qmp: String, _ directory: String) throws(DemonstrationError) -> SideReport {
         let messages = try LineChannel()
         let sourceSide = try ChildProcess(
-            link.sourcePrefix + [executablePath, "source", "--qmp", qmp, "--listen", "\(link.sourceAddress):0"],
+            link.sourcePrefix + [executablePath, "source", "--qmp", qmp, "--listen", "\(link.sourceAddress):0", "--insecure"],
             inheriting: [2: messages.theirs])
         messages.start()
         defer { messages.stop() }
@@ -82,7 +82,7 @@ public struct FerryMigration {
         let jsonPath = "\(directory)/destination.json"
         let destinationSide = try ChildProcess(
             link.destinationPrefix
-                + [executablePath, "destination", "--connect", address, "--detach", "--json", jsonPath] + destinationOptions + ["--"]
+                + [executablePath, "destination", "--connect", address, "--insecure", "--detach", "--json", jsonPath] + destinationOptions + ["--"]
                 + destination.arguments,
             inheriting: destination.inherited)
         destination.port.start()

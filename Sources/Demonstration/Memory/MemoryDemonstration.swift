@@ -64,7 +64,7 @@ public struct MemoryDemonstration {
         let address = configuration.host.map { "\($0):\(20_000 + getpid() % 20_000)" } ?? "unix:\(image.path).sock"
         let source = try ChildProcess([
             configuration.executablePath, "source", "--memory", image.path, "--listen", address, "--sessions", "1",
-            "--transport", configuration.transport.rawValue,
+            "--transport", configuration.transport.rawValue, "--insecure",
         ])
         let report = try run(kind, from: address)
         _ = consume source

@@ -22,6 +22,8 @@ public struct DestinationConnector: ~Copyable {
         public var bulkLanes = 2
         /// Over RDMA: whether the source may write to guest memory here.
         public var push = PushMethod.read
+        /// Of lanes over streams; RDMA has none.
+        public var security = LaneSecurity.plain
         public var connectTimeoutNanoseconds: UInt64 = 10_000_000_000
         public var stepTimeoutNanoseconds: UInt64 = 10_000_000_000
 
@@ -148,14 +150,18 @@ public struct DestinationConnector: ~Copyable {
     private static func connectStream(
         _ address: StreamAddress, _ configuration: Configuration
     ) throws(SessionError) -> LaneChannel {
+        let connection: StreamConnection
         do throws(StreamError) {
-            return LaneChannel(StreamSetupChannel(
-                try StreamConnection.connect(to: address, timeoutNanoseconds: configuration.connectTimeoutNanoseconds)))
+            connection = try StreamConnection.connect(to: address, timeoutNanoseconds: configuration.connectTimeoutNanoseconds)
         } catch .cannotResolve(let host, let reason) {
             throw .unknownHost(StreamError.cannotResolve(host: host, reason: reason).description)
         } catch {
             throw .cannotConnect(error.description)
         }
+        var host: String?
+        if case .tcp(let name, _) = address { host = name }
+        return LaneChannel(try configuration.security.protect(
+            connection, host: host, timeoutNanoseconds: configuration.stepTimeoutNanoseconds))
     }
 }
 

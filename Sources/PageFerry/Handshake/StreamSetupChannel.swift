@@ -12,9 +12,13 @@ struct StreamSetupChannel: ~Copyable, SetupChannel {
     }
 
     /// Takes over a connected socket.
-    init(adopting socket: Int32) throws(SessionError) {
+    ///
+    /// - Parameter peerDescription: for messages; nil asks the socket.
+    init(adopting socket: Int32, peerDescription: String? = nil) throws(SessionError) {
         do throws(StreamError) {
-            self.init(try StreamConnection(adopting: socket))
+            let connection = try StreamConnection(adopting: socket)
+            self.peerDescription = peerDescription ?? connection.peerDescription
+            self.connection = connection
         } catch {
             throw SessionError(error)
         }

@@ -39,6 +39,8 @@ public struct OpenedSource: Sendable {
 public final class SourceServer: Sendable {
     public struct Configuration: Sendable {
         public var features: ProtocolFeatures = []
+        /// Of lanes over streams; RDMA has none.
+        public var security = LaneSecurity.plain
         /// Sessions whose daemon has died, to be taken over: their destinations come back, and `nextSession` brings them. Known
         /// before the first connection is taken, which may be one of theirs.
         public var expected: [SessionTicket] = []
@@ -252,7 +254,7 @@ public final class SourceServer: Sendable {
     private func greet(_ lane: ConnectedLane) {
         var peer = "a destination"
         do throws(SessionError) {
-            var channel = try LaneChannel(lane)
+            var channel = try configuration.security.channel(over: lane, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
             peer = channel.peerDescription
             let hello = try SourceHandshake.greet(&channel, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
             if hello.lane == 0, hello.session.identifier == 0 {
