@@ -11,6 +11,7 @@ public struct RegionDescription: Sendable, Hashable {
 
     public init(name: String, lengthBytes: Int, pageSize: PageSize) throws(RegionLayoutError) {
         guard name.utf8.count <= Self.longestNameBytes else { throw .nameTooLong(bytes: name.utf8.count) }
+        guard name.withoutControls == name else { throw .unprintableName(name.withoutControls) }
         guard lengthBytes > 0, lengthBytes & (pageSize.bytes - 1) == 0 else {
             throw .unalignedLength(name: name, lengthBytes: lengthBytes, pageSizeBytes: pageSize.bytes)
         }
@@ -125,6 +126,8 @@ public enum RegionLayoutError: Error, Sendable, Hashable {
     case tooManyRegions(count: Int)
     case tooLarge
     case nameTooLong(bytes: Int)
+    /// The name as it can be printed.
+    case unprintableName(String)
     case unalignedLength(name: String, lengthBytes: Int, pageSizeBytes: Int)
 }
 
@@ -139,6 +142,8 @@ extension RegionLayoutError: CustomStringConvertible {
             "the memory regions together exceed \(RegionLayout.mostBytes) bytes, more than an address space holds"
         case .nameTooLong(let bytes):
             "a region's name has \(bytes) bytes; at most \(RegionDescription.longestNameBytes) are allowed"
+        case .unprintableName(let name):
+            "the name of region '\(name)' holds line ends or other control characters; a name is for people and logs"
         case .unalignedLength(let name, let lengthBytes, let pageSizeBytes):
             "region '\(name)' has \(lengthBytes) bytes, which is not a positive multiple of its \(pageSizeBytes)-byte page"
         }

@@ -1,3 +1,5 @@
+import PageCore
+
 /// Why a peer ends a session. Raw values are wire codes and are never reused.
 public enum FailureCode: UInt64, Sendable, Hashable, CaseIterable {
     case unspecified = 0
@@ -42,11 +44,10 @@ public struct Failure: Error, Sendable, Hashable {
     static func printable(_ text: String) -> String {
         var cleaned = ""
         var byteCount = 0
-        for scalar in text.unicodeScalars {
-            let kept: Unicode.Scalar = scalar.properties.generalCategory == .control ? "\u{FFFD}" : scalar
-            byteCount += UTF8.width(kept)
+        for scalar in text.withoutControls.unicodeScalars {
+            byteCount += UTF8.width(scalar)
             guard byteCount <= longestTextBytes else { break }
-            cleaned.unicodeScalars.append(kept)
+            cleaned.unicodeScalars.append(scalar)
         }
         return cleaned
     }

@@ -1,4 +1,4 @@
-import PageCore
+@testable import PageCore
 import Testing
 
 @Suite struct RegionLayoutTests {
@@ -15,6 +15,17 @@ import Testing
         #expect(throws: RegionLayoutError.nameTooLong(bytes: 256)) {
             try RegionDescription(name: long, lengthBytes: 4096, pageSize: .fourKiB)
         }
+    }
+
+    /// A name goes into error texts, each of which is one line.
+    @Test func namesArePrintable() throws {
+        for name in ["ra\nm", "\u{1B}[2Jram", "ram\0", "\u{7F}"] {
+            #expect(throws: RegionLayoutError.unprintableName(name.withoutControls)) {
+                try RegionDescription(name: name, lengthBytes: 4096, pageSize: .fourKiB)
+            }
+            #expect(!name.withoutControls.unicodeScalars.contains { $0.properties.generalCategory == .control })
+        }
+        _ = try RegionDescription(name: "Speicher Nr. 1 – süß", lengthBytes: 4096, pageSize: .fourKiB)
     }
 
     @Test func layoutsAreBounded() throws {

@@ -45,7 +45,8 @@ extension JSONValue: Codable {
         } else if let value = try? container.decode(Int.self) {
             self = .integer(value)
         } else if let value = try? container.decode(Double.self) {
-            self = .number(value)
+            // A fraction too small for its number is none: it is written as an integer, and must read as the same value again.
+            self = Int(exactly: value).map { .integer($0) } ?? .number(value)
         } else if let value = try? container.decode(String.self) {
             self = .string(value)
         } else if let value = try? container.decode([JSONValue].self) {

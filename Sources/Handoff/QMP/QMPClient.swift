@@ -112,7 +112,7 @@ public final class QMPClient {
                 continue
             }
             if let error = answer["error"] {
-                throw .refused(command: command, text: error["desc"]?.string ?? "no reason given")
+                throw .refused(command: command, text: (error["desc"]?.string ?? "no reason given").withoutControls)
             }
             if let value = answer["return"] { return value }
             throw .malformedMessage("neither an answer nor an event")
@@ -167,7 +167,7 @@ public final class QMPClient {
         guard let command = started, answer["id"]?.integer == command.identifier else { return }
         started = nil
         guard let error = answer["error"] else { return }
-        refusal = .refused(command: command.command, text: error["desc"]?.string ?? "no reason given")
+        refusal = .refused(command: command.command, text: (error["desc"]?.string ?? "no reason given").withoutControls)
     }
 
     private func send(
