@@ -15,6 +15,12 @@ public struct StreamConnection: ~Copyable {
         public let process: Int32
         public let user: UInt32
         public let group: UInt32
+
+        /// Whether a process of this user has any business here: this process's user, and root. The socket's mode says the same, but
+        /// not of a descriptor that was passed on, or of a mode that somebody has widened.
+        public var isTrusted: Bool { Self.trusts(user: user, ownUser: geteuid()) }
+
+        static func trusts(user: UInt32, ownUser: UInt32) -> Bool { user == 0 || user == ownUser }
     }
 
     /// Takes over a connected stream socket; it is closed also when this throws.
@@ -67,7 +73,8 @@ public struct StreamConnection: ~Copyable {
     /// Who is at the other end of a unix socket; nil for TCP.
     public var peerCredentials: PeerCredentials? { Self.credentials(descriptor.raw) }
 
-    private static func credentials(_ number: Int32) -> PeerCredentials? {
+    /// Who is at the other end of a connected unix socket; nil for other sockets.
+    public static func credentials(_ number: Int32) -> PeerCredentials? {
         guard !SocketOption.isTCP(number) else { return nil }
         var peer = CShimsSocketPeer()
         // SAFETY: the shim fills the structure it is given.

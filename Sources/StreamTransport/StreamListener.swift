@@ -48,7 +48,11 @@ public struct StreamListener: ~Copyable, @unchecked Sendable {
         for _ in 0..<Self.mostAborted {
             let result = try ring.accept(descriptor.raw, wake: wake, deadline: deadline)
             switch result {
-            case 0...: return try StreamConnection(adopting: result, path: address.path, options: options)
+            case 0...:
+                let connection = try StreamConnection(adopting: result, path: address.path, options: options)
+                // Another user's process is sent away without a word.
+                if let peer = connection.peerCredentials, !peer.isTrusted { continue }
+                return connection
             case -ETIME, -ECANCELED: return nil
             // The peer was gone before it was accepted (accept(2)): take the next one.
             case -ECONNABORTED, -EPROTO, -EINTR: continue
@@ -58,7 +62,7 @@ public struct StreamListener: ~Copyable, @unchecked Sendable {
         return nil
     }
 
-    /// Connections given up by their peers before being accepted that one call passes over.
+    /// Connections given up by their peers before being accepted, or by strangers, that one call passes over.
     private static let mostAborted = 64
 
     /// A listening socket on the first of the address's forms that can be bound.

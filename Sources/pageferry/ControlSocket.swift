@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import PageFerry
+import StreamTransport
 import Synchronization
 
 /// What an operator may ask a running daemon, over a unix socket that only its user can reach: one line of JSON each way.
@@ -87,6 +88,10 @@ final class ControlSocket: Sendable {
             let connection = accept(listener, nil, nil)
             if connection < 0, errno == EINTR || errno == ECONNABORTED { continue }
             guard connection >= 0 else { return }
+            guard StreamConnection.credentials(connection)?.isTrusted == true else {
+                close(connection)
+                continue
+            }
             // One operator at a time; one that says nothing is let go soon.
             UnixStream.limit(connection, seconds: Self.timeoutSeconds)
             if let line = UnixStream.readLine(connection, mostBytes: Self.mostBytes) {

@@ -120,6 +120,26 @@ extension TransportTests {
         #expect(failure { () throws(StreamError) in _ = try StreamListener(on: address) } == .notASocket(path: path))
     }
 
+    /// Another user's process is sent away, also when somebody has widened the socket's mode.
+    @Test(.enabled(if: getuid() == 0, "only root can be another user for a moment")) func strangersAreSentAway() throws {
+        #expect(StreamConnection.PeerCredentials.trusts(user: 0, ownUser: 1000))
+        #expect(StreamConnection.PeerCredentials.trusts(user: 1000, ownUser: 1000))
+        #expect(!StreamConnection.PeerCredentials.trusts(user: 1001, ownUser: 1000))
+        #expect(!StreamConnection.PeerCredentials.trusts(user: 1000, ownUser: 0))
+        let path = temporaryPath("stranger")
+        var listener = try StreamListener(on: .unix(path: path))
+        chmod(path, 0o666)
+        // It connects, and waits for an answer to the first words of its own protocol until its time is over.
+        let status = system("timeout 1 setpriv --reuid=65534 --regid=65534 --clear-groups openssl s_client -unix \(path) </dev/null >/dev/null 2>&1")
+        #expect(status >> 8 == 124, "it was connected, and waited")
+        let nobody = try listener.accept(timeoutNanoseconds: 20_000_000)
+        let isNobody = nobody == nil
+        #expect(isNobody)
+        let client = try StreamConnection.connect(to: .unix(path: path), timeoutNanoseconds: seconds(5))
+        #expect(try accepted(&listener).peerCredentials?.user == getuid())
+        _ = client.rawDescriptor
+    }
+
     @Test func acceptEndsWithItsTimeAndCanBeWoken() throws {
         var listener = try StreamListener(on: .tcp(host: "127.0.0.1", port: 0))
         let nobody = try listener.accept(timeoutNanoseconds: 2_000_000)
