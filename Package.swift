@@ -70,7 +70,7 @@ let package = Package(
             name: "Benchmarking",
             dependencies: [
                 "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
-                "Verbs", "PageSimulation", "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
+                "Verbs", "SecureStream", "PageSimulation", "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
         ),

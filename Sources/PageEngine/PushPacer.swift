@@ -11,8 +11,8 @@
 /// Algorithms, Performance", 2006): credit comes in batches, and on a longer link `rate x round trip` alone closes the window. A rate seen while nothing queues is what the window or the source allowed, not what the
 /// link carries: it can raise the estimate, and never lowers it.
 public struct PushPacer: Sendable {
-    /// What the queue may cost a demand.
-    public static let delayTargetNanoseconds: UInt64 = 400_000
+    /// What the queue may cost a demand, where nothing on the way but the link delays.
+    public static let standardDelayTargetNanoseconds: UInt64 = 400_000
     /// A round is at least this long: less, and the grain of timers and batches is measured.
     static let leastRoundNanoseconds: UInt64 = 2_000_000
     /// A round trip is believed to be that of an empty link for this long; then the queue is drained once to look again.
@@ -37,6 +37,7 @@ public struct PushPacer: Sendable {
     /// Whether the window still doubles.
     public private(set) var isStarting = true
     private let leastBytes: Int
+    private let delayTargetNanoseconds: UInt64
     private var baseTakenNanoseconds: UInt64 = 0
     /// While the queue drains: until when, and the shortest round trip meanwhile.
     private var drainEndNanoseconds: UInt64?
@@ -54,8 +55,11 @@ public struct PushPacer: Sendable {
     private var gainedRate = 0.0
     private var flatRounds = 0
 
-    /// - Parameter leastBytes: the smallest window; two pages, or a push could starve for want of a whole one.
-    public init(leastBytes: Int) {
+    /// - Parameters:
+    ///   - leastBytes: the smallest window; two pages, or a push could starve for want of a whole one.
+    ///   - delayTargetNanoseconds: what the queue may cost a demand; more than round trips vary by themselves.
+    public init(leastBytes: Int, delayTargetNanoseconds: UInt64 = Self.standardDelayTargetNanoseconds) {
+        self.delayTargetNanoseconds = delayTargetNanoseconds
         self.leastBytes = max(leastBytes, Self.floorBytes)
         windowBytes = max(leastBytes, Self.firstBytes)
     }
@@ -63,7 +67,7 @@ public struct PushPacer: Sendable {
     /// Credit is worth granting from so many bytes on: not a frame for every page, and not so much at once that the burst it
     /// lets go is a queue of its own.
     public var grantBytes: Int {
-        let bytes = bytesPerSecond * Double(Self.delayTargetNanoseconds / 4) / 1e9
+        let bytes = bytesPerSecond * Double(delayTargetNanoseconds / 4) / 1e9
         return max(1, min(windowBytes / 4, max(Int(bytes), 4 << 10)))
     }
 
@@ -84,7 +88,7 @@ public struct PushPacer: Sendable {
             return
         }
         // As good as the same: scheduling alone spreads as much.
-        if nanoseconds - base < Self.delayTargetNanoseconds / 4 { baseTakenNanoseconds = now }
+        if nanoseconds - base < delayTargetNanoseconds / 4 { baseTakenNanoseconds = now }
     }
 
     /// Brings the window up to date. Call at every turn; cheap within a round, and constant at its end.
@@ -110,9 +114,9 @@ public struct PushPacer: Sendable {
 
     /// What the queue may cost: at least the time of a few extents, since a slow link is not kept busy with less.
     private var targetNanoseconds: UInt64 {
-        guard bytesPerSecond > 0 else { return Self.delayTargetNanoseconds }
+        guard bytesPerSecond > 0 else { return delayTargetNanoseconds }
         let floorNanoseconds = min(Double(Self.floorBytes) / bytesPerSecond * 1e9, Double(Self.baseLifetimeNanoseconds))
-        return max(Self.delayTargetNanoseconds, UInt64(floorNanoseconds))
+        return max(delayTargetNanoseconds, UInt64(floorNanoseconds))
     }
 
     private mutating func beginRound(_ receivedBytes: Int, _ now: UInt64) {

@@ -16,7 +16,7 @@ import Testing
 
     private static func boundNanoseconds(_ link: PushLinkModel.Link) -> UInt64 {
         let floor = UInt64(Double(PushPacer.floorBytes) / link.bytesPerSecond * 1e9)
-        return max(PushPacer.delayTargetNanoseconds, floor) * 3 / 2
+        return max(PushPacer.standardDelayTargetNanoseconds, floor) * 3 / 2
     }
 
     @Test(arguments: links, [1, 2, 3] as [UInt64]) func isFullWithAShortQueue(link: PushLinkModel.Link, seed: UInt64) {

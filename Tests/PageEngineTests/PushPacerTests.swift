@@ -87,7 +87,7 @@ private struct LinkModel {
         #expect(use > min(0.93, 0.93 * held))
         // A few extents are the least, however long they take.
         let leastQueue = Double(PushPacer.floorBytes) / bytesPerSecond * 1e9
-        #expect(queue <= 1.25 * max(Double(PushPacer.delayTargetNanoseconds), leastQueue))
+        #expect(queue <= 1.25 * max(Double(PushPacer.standardDelayTargetNanoseconds), leastQueue))
     }
 
     /// A queue that was there from the first round trip on is not taken for the link's own length for ever.
@@ -98,7 +98,7 @@ private struct LinkModel {
         _ = link.run(&pacer, nanoseconds: PushPacer.baseLifetimeNanoseconds + 500_000_000)
         let (use, queue) = link.run(&pacer, nanoseconds: 500_000_000)
         #expect(use > 0.93)
-        #expect(queue <= 1.25 * Double(PushPacer.delayTargetNanoseconds))
+        #expect(queue <= 1.25 * Double(PushPacer.standardDelayTargetNanoseconds))
     }
 
     /// The path changes to a longer one: the old, shorter round trip expires, and the link is full again.

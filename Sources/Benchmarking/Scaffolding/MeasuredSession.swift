@@ -19,6 +19,7 @@ struct SessionSettings: Sendable {
     /// Pulled before anybody asks.
     var replay: PageTrace?
     var statisticsIntervalNanoseconds: UInt64 = 50_000_000
+    var security = LaneSecurity.plain
 }
 
 /// A destination session in this process over memory of its own, from the handshake until it is joined.
@@ -36,6 +37,7 @@ final class MeasuredSession: Sendable {
         connection.bulkLanes = settings.bulkLanes
         connection.transport = settings.transport
         connection.push = settings.push
+        connection.security = settings.security
         var configuration = DestinationSession.Configuration()
         configuration.window = settings.windowBytes.map { WindowPolicy(windowBytes: $0) } ?? .adaptive()
         configuration.replay = settings.replay

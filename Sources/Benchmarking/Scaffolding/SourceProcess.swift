@@ -18,10 +18,11 @@ final class SourceProcess: Sendable {
     /// - Parameters:
     ///   - kind: for TCP or RDMA; a unix socket has no RDMA.
     ///   - host: an address of this host to listen on.
+    ///   - security: its options for TLS, or the one for none.
     ///   - prefix: a command that starts it elsewhere, in another network namespace say.
     init(
         executablePath: String, memory: borrowing MemoryImage, kind: SocketKind, mode: WaitMode,
-        transport: TransportChoice = .tcp, host: String = "127.0.0.1", prefix: [String] = []
+        transport: TransportChoice = .tcp, host: String = "127.0.0.1", prefix: [String] = [], security: [String] = ["--insecure"]
     ) throws(BenchmarkError) {
         var ends: [Int32] = [0, 0]
         // SAFETY: an array of two descriptors, filled during the call.
@@ -33,8 +34,8 @@ final class SourceProcess: Sendable {
             child = try ChildProcess(
                 prefix + [
                     executablePath, "source", "--memory", memory.path, "--listen", listen, "--spin", "\(mode.spinNanoseconds / 1_000)",
-                    "--bulk-lanes", "8", "--transport", transport.rawValue, "--insecure",
-                ], inheriting: [STDERR_FILENO: ends[1]])
+                    "--bulk-lanes", "8", "--transport", transport.rawValue,
+                ] + security, inheriting: [STDERR_FILENO: ends[1]])
         } catch {
             close(ends[0])
             close(ends[1])

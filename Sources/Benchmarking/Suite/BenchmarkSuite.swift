@@ -10,6 +10,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
     case cpu
     case memory
     case scale
+    case secure
     case engine
     case allocations
     /// Not one of `all`: it runs over a link of its own.
@@ -34,6 +35,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
             case .cpu: try ProcessorBenchmark(context).run()
             case .memory: try MemoryBenchmark(context).run()
             case .scale: try ScaleBenchmark(context).run()
+            case .secure: try SecureBenchmark(context).run()
             case .engine: try EngineBenchmark(context).run()
             case .allocations: try AllocationBenchmark(context).run()
             case .link: try LinkBenchmark(context).run()

@@ -83,7 +83,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
             pacing = nil
             return
         }
-        let fresh = PushPacing(leastBytes: engine.leastCreditBytes)
+        let fresh = PushPacing(leastBytes: engine.leastCreditBytes, isSecure: !finder.configuration.security.isPlain)
         engine.creditWindowBytes = fresh.windowBytes
         pacing = fresh
     }

@@ -10,7 +10,14 @@ struct PushPacing {
     /// When the ping that is on its way was sent; it is also what the ping carries.
     private var pingNanoseconds: UInt64?
 
-    init(leastBytes: Int) { pacer = PushPacer(leastBytes: leastBytes) }
+    /// What round trips vary by where two threads more at either end carry them, one for TLS.
+    private static let secureDelayTargetNanoseconds: UInt64 = 2_000_000
+
+    init(leastBytes: Int, isSecure: Bool) {
+        pacer = PushPacer(
+            leastBytes: leastBytes,
+            delayTargetNanoseconds: isSecure ? Self.secureDelayTargetNanoseconds : PushPacer.standardDelayTargetNanoseconds)
+    }
 
     var windowBytes: Int { pacer.windowBytes }
     var grantBytes: Int { pacer.grantBytes }

@@ -51,6 +51,7 @@ struct LanePump: ~Copyable {
         _ = fcntl(socket, F_SETFL, fcntl(socket, F_GETFL) | O_NONBLOCK)
         let outcome = Mailbox<TLSError?>()
         _ = DedicatedThread(name: "tls") {
+            DedicatedThread.preferCurrent()
             // OpenSSL writes with write(2), which signals a peer that is gone.
             var signals = sigset_t()
             // SAFETY: the local set is filled and read for the calls alone.
