@@ -27,9 +27,21 @@ extension DestinationEngine {
 
     /// Takes over from a daemon that died, with what it has on record (`DestinationSink.record`). Call before anything else;
     /// then wake whoever waits, so that their faults are read anew, and go on as after a lost link.
-    public mutating func adopt(resident: borrowing PageBitmap) {
+    ///
+    /// Whatever the dead daemon had received in place of pages that are not on record is erased: half a page must never be found in
+    /// mapping B, not even in the moment between a removal's event and the kernel's own erasing. None of them is visible, since what
+    /// is received in place is on record before it is shown.
+    public mutating func adopt<Sink: DestinationSink & ~Copyable>(resident: borrowing PageBitmap, _ sink: inout Sink) {
         precondition(faultCount == 0 && settled.setCount == 0, "a session is taken over at its start")
         counts.found = settled.replace(with: resident).set
+        for region in 0..<RegionIndex(layout.count) where configuration.receivesInPlace[Int(region)] {
+            let pages = layout.sessionPages(layout.wholeRange(region))
+            var from = pages.lowerBound
+            while let run = settled.firstClearRun(in: from..<pages.upperBound, most: pages.count) {
+                sink.erase(layout.range(region, sessionPages: run))
+                from = run.upperBound
+            }
+        }
     }
 
     /// Which pages are settled, as the payloads of `residentPages` frames. What settles later is told by the usual frames.

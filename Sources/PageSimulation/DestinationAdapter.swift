@@ -22,9 +22,17 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
     /// Removal events that wait to be read: while there are any, the kernel refuses to fill guest memory.
     var unreadRemovals = 0
     private let refusalPercent: Int
+    private let receivesInPlace: [Bool]
     private var random: SeededRandom
     private(set) var hasReported = false
     var isLosingLanes = false
+    var isTakingOver = false
+    /// What a daemon that takes over finds: a bit a page, set as the session's own adapter sets it.
+    private(set) var recorded: PageBitmap
+    /// Steps until the daemon dies in the middle of a turn; from then on nothing of what it does has an effect.
+    private var stepsLeft: Int?
+    private var diesAtCopy = false
+    private(set) var isDead = false
     /// Pages that became visible since the threads were last woken. One a page at most.
     private(set) var shown: ContiguousArray<Int> = []
 
@@ -33,13 +41,50 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
         self.bug = bug
         guest = GuestMemory(scenario, words: words)
         outgoing = BoundedQueue(capacity: scenario.outgoingLength)
+        recorded = PageBitmap(pageCount: layout.totalPages)
         parked = BoundedQueue(capacity: 4 * layout.totalPages + 64)
         parkedInSlab = Array(repeating: 0, count: scenario.laneCount)
         let slabPages = FrameLimits.mostPageBytes / PageSize.fourKiB.bytes
         slabs = Array(repeating: ContiguousArray(repeating: 0, count: min(slabPages, layout.totalPages)), count: scenario.laneCount)
         refusalPercent = scenario.refusalPercent
+        receivesInPlace = scenario.receivesInPlace
         random = SeededRandom(seed: seed)
         shown.reserveCapacity(layout.totalPages)
+    }
+
+    // MARK: Death
+
+    /// Whether this step is still taken.
+    private mutating func lives() -> Bool {
+        guard !isDead, let left = stepsLeft else { return !isDead }
+        stepsLeft = left - 1
+        isDead = left == 0
+        return !isDead
+    }
+
+    mutating func die(afterSteps steps: Int, atCopy: Bool) {
+        diesAtCopy = atCopy
+        if atCopy { return }
+        stepsLeft = steps
+        isDead = steps == 0
+    }
+
+    /// Another daemon begins: all that the dead one had in its own memory is gone.
+    mutating func beginAnew() {
+        stepsLeft = nil
+        diesAtCopy = false
+        isDead = false
+        forgetOutgoing()
+        while parked.popFirst() != nil {}
+        for lane in parkedInSlab.indices { parkedInSlab[lane] = 0 }
+        guest.daemonDied(recorded)
+    }
+
+    /// What is on record, as a daemon that begins reads it.
+    func readRecord() -> PageBitmap {
+        var pages = PageBitmap(pageCount: layout.totalPages)
+        for page in 0..<layout.totalPages where recorded.contains(page) { pages.insert(page) }
+        return pages
     }
 
     // MARK: Frames
@@ -86,6 +131,7 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
 
     /// A piece of a frame's payload arrives where its placement says.
     mutating func receive(_ header: FrameHeader, _ placement: Placement, _ chunk: Chunk, lane: Int, words: ContiguousArray<UInt64>) {
+        guard lives() else { return }
         let shift = layout[header.region].pageSize.shift
         let first = layout.sessionPage(header.region, header.firstPage)
         var from = chunk.from
@@ -112,6 +158,7 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
     mutating func takeShown() { shown.removeAll(keepingCapacity: true) }
 
     mutating func install(_ range: PageRange) {
+        guard lives() else { return }
         if isRefused() { return park(.install(range)) }
         for page in layout.sessionPages(range) {
             guest.install(page)
@@ -120,17 +167,37 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
     }
 
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {
+        if receivesInPlace[Int(range.region)], bug != .copiesIntoMapped { return fill(range, lane: lane, byteOffset: byteOffset) }
+        if bug == .recordsCopiesEarly { record(range) }
         if isRefused() { return park(.fromSlab(range, lane: lane, byteOffset: byteOffset)) }
         let offset = byteOffset >> layout[range.region].pageSize.shift
         let first = layout.sessionPage(range.region, range.first)
         for number in 0..<range.count {
+            guard lives() else { return }
             guest.copy(first + number, word: slabs[lane][offset + number])
             noteShown(first + number)
         }
+        if diesAtCopy { isDead = true }
+        // Only now: what a copy brings is nowhere else.
+        record(range)
+    }
+
+    /// By way of the second mapping, so that they are on record before the guest can write to them.
+    private mutating func fill(_ range: PageRange, lane: Int, byteOffset: Int) {
+        let shift = layout[range.region].pageSize.shift
+        let first = layout.sessionPage(range.region, range.first)
+        for number in 0..<range.count {
+            guard lives() else { return }
+            guest.receive(first + number, bytes: 1 << shift, word: slabs[lane][byteOffset >> shift + number])
+        }
+        if diesAtCopy { isDead = true }
+        record(range)
+        install(range)
     }
 
     mutating func resolve(_ region: RegionIndex, _ page: PageIndex) {
         // The parked copy will wake the thread; zeros in its place would be taken for the page's content.
+        guard lives() else { return }
         if bug != .resolvesParkedCopies, isParkedInSlab(region, page) { return }
         if isRefused() { return park(.resolve(region, page)) }
         let number = layout.sessionPage(region, page)
@@ -139,10 +206,18 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
         noteShown(number)
     }
 
-    mutating func record(_ range: PageRange) {}
+    mutating func record(_ range: PageRange) {
+        guard lives() else { return }
+        recorded.insert(layout.sessionPages(range))
+    }
 
     mutating func erase(_ range: PageRange) {
-        if bug == .leavesLateBytes || (bug == .keepsHalfPages && isLosingLanes) { return }
+        if bug == .leavesLateBytes || (bug == .keepsHalfPages && isLosingLanes)
+            || (bug == .keepsStaleBytes && isTakingOver)
+        {
+            return
+        }
+        guard lives() else { return }
         for page in layout.sessionPages(range) { guest.erase(page) }
     }
 
@@ -165,7 +240,7 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
     }
 
     private mutating func park(_ work: Parked) {
-        if bug == .forgetsParked { return }
+        if bug == .forgetsParked || isDead { return }
         guard parked.append(work) else { return guest.fail(.parkedWithoutBound) }
         if case .fromSlab(_, let lane, _) = work { parkedInSlab[lane] += 1 }
     }
@@ -209,6 +284,7 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
             let one = PageRange(region: range.region, first: page, count: 1)
             if removed.contains(page) {
                 erase(one)
+                if bug != .forgetsRemovedCopies { record(one) }
                 park(.resolve(range.region, page))
             } else {
                 park(rest(one))

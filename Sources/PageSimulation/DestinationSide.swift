@@ -21,6 +21,7 @@ struct DestinationSide: ~Copyable {
     private let layout: RegionLayout
     private let bug: SeededBug?
     private let readsFaultsFirst: Bool
+    private let configuration: DestinationEngine.Configuration
     private var faults: BoundedQueue<GuestEvent>
     private var removals: BoundedQueue<GuestEvent>
     private var receptions: [Reception?]
@@ -41,6 +42,7 @@ struct DestinationSide: ~Copyable {
         var configuration = DestinationEngine.Configuration(receivesInPlace: scenario.receivesInPlace, laneCount: scenario.laneCount)
         configuration.window = scenario.window
         configuration.creditBytes = scenario.creditBytes
+        self.configuration = configuration
         engine = DestinationEngine(layout: scenario.layout, configuration: configuration)
         engine.replay(scenario.replayed)
         memory = DestinationAdapter(scenario, words: words, bug: bug, seed: seed)
@@ -75,7 +77,8 @@ struct DestinationSide: ~Copyable {
     mutating func readEvents() {
         guard !faults.isEmpty || !removals.isEmpty else { return }
         if readsFaultsFirst { readFaults() }
-        while let removal = removals.popFirst() {
+        // Reading a removal and putting it on record is one step here: what may happen between the two is decision 10's.
+        while !memory.isDead, let removal = removals.popFirst() {
             guard case .removal(let range) = removal else { continue }
             memory.unreadRemovals -= 1
             readRemovals += 1
@@ -85,7 +88,7 @@ struct DestinationSide: ~Copyable {
     }
 
     private mutating func readFaults() {
-        while let event = faults.popFirst() {
+        while !memory.isDead, let event = faults.popFirst() {
             guard case .fault(let page) = event, !isReleased else { continue }
             let region = layout.region(ofSessionPage: page)
             if !engine.isSettled(region, layout.range(region, sessionPages: page..<(page + 1)).first), wasFaulted.insert(page) {
@@ -134,6 +137,7 @@ struct DestinationSide: ~Copyable {
             lastPlacedPage = layout.sessionPage(header.region, header.firstPage)
             if bug == .receivesInPlaceAlways, placement == .slab { placement = .direct(header.range) }
             receptions[lane] = Reception(header: header, placement: placement)
+            if bug == .recordsBeforeComplete, case .direct(let range) = placement { memory.record(range) }
         } catch {
             memory.guest.fail(.engine(error))
         }
@@ -141,7 +145,7 @@ struct DestinationSide: ~Copyable {
 
     private mutating func emptySlab(_ lane: Int) {
         var rounds = 0
-        while memory.isSlabInUse(lane) {
+        while memory.isSlabInUse(lane), !memory.isDead {
             readEvents()
             memory.retryParked()
             rounds += 1
@@ -181,17 +185,19 @@ struct DestinationSide: ~Copyable {
     ///
     /// - Returns: whether work is left that has no event of its own.
     mutating func finishTurn(_ link: borrowing SimulatedLink) -> Bool {
+        if memory.isDead { return false }
         if memory.hasParked { memory.retryParked() }
         let isComplete = bug == .releasesWhileWriting ? engine.missingPages == 0 : engine.isComplete
-        if isComplete, !memory.hasParked, !isReleased {
+        if isComplete, !memory.hasParked, !isReleased, !memory.isDead {
             isReleased = true
             memory.guest.release()
         }
         engine.retry(&memory)
-        while let header = memory.nextOutgoing, link.submit(header, lane: 0) {
+        while !memory.isDead, let header = memory.nextOutgoing, link.submit(header, lane: 0) {
             if header.kind == .request { noteAsked(layout.sessionPage(header.region, PageIndex(header.argument))) }
             memory.outgoingSent()
         }
+        if memory.isDead { return false }
         checkAsked()
         return memory.hasParked || (memory.nextOutgoing == nil && engineOwesSomething)
     }
@@ -227,6 +233,23 @@ struct DestinationSide: ~Copyable {
         engine.linkLost(&memory)
         memory.isLosingLanes = false
         memory.forgetOutgoing()
+    }
+
+    /// Another daemon takes over from the one that died: it has the record and the kernel's events, and looks for the source.
+    mutating func takeOver() {
+        memory.beginAnew()
+        for lane in receptions.indices {
+            receptions[lane] = nil
+            hasEnded[lane] = false
+        }
+        engine = DestinationEngine(layout: layout, configuration: configuration)
+        memory.isTakingOver = true
+        defer { memory.isTakingOver = false }
+        if bug != .forgetsTheRecord { engine.adopt(resident: memory.readRecord(), &memory) }
+        unasked.removeAll()
+        wasFaulted.removeAll()
+        // Who is woken faults anew: the kernel forgets what it had not handed out.
+        if bug != .forgetsToWake { while faults.popFirst() != nil {} }
     }
 
     /// The lanes are there again: everything that threads wait for is asked for once more.

@@ -17,6 +17,12 @@ struct GuestMemory: ~Copyable {
     private var isInstalled: PageBitmap
     /// Pages the engine knows the guest gave up before they came.
     private var isGivenUp: PageBitmap
+    /// Pages of which a daemon that died had received a part: the part is still in the page cache.
+    private var isStale: PageBitmap
+    /// Pages given up whose removal a daemon read and did not put on record before it died: they may come once more as the source
+    /// has them (Documentation/Decisions/0010-lost-links-and-take-overs.md).
+    private var isUncertain: PageBitmap
+    private let source: ContiguousArray<UInt64>
     /// Whether the ranges are unregistered: absent pages read as zero by themselves.
     private(set) var isReleased = false
     private(set) var violation: InvariantViolation?
@@ -33,6 +39,9 @@ struct GuestMemory: ~Copyable {
         filled = ContiguousArray(repeating: 0, count: pages)
         isMapped = PageBitmap(pageCount: pages)
         expected = source
+        self.source = source
+        isStale = PageBitmap(pageCount: pages)
+        isUncertain = PageBitmap(pageCount: pages)
         isLeaving = PageBitmap(pageCount: pages)
         isInstalled = PageBitmap(pageCount: pages)
         isGivenUp = PageBitmap(pageCount: pages)
@@ -49,12 +58,14 @@ struct GuestMemory: ~Copyable {
         if isMapped.contains(page) { fail(.writtenWhileVisible(page: page)) }
         words[page] = word
         filled[page] += bytes
+        isStale.remove(page)
     }
 
     /// A hole is punched into the page cache: the page is gone from every mapping.
     mutating func erase(_ page: Int) {
         if isMapped.contains(page), !isLeaving.contains(page) { fail(.wrongContent(page: page, shown: 0, expected: expected[page])) }
         isMapped.remove(page)
+        isStale.remove(page)
         words[page] = 0
         filled[page] = 0
     }
@@ -73,6 +84,7 @@ struct GuestMemory: ~Copyable {
     mutating func copy(_ page: Int, word: UInt64) {
         noteInstall(page)
         if isMapped.contains(page) || filled[page] > 0 { return show(page) }
+        if isStale.contains(page) { return fail(.visibleBeforeWhole(page: page, bytes: 0)) }
         words[page] = word
         filled[page] = pageBytes[page]
         show(page)
@@ -86,6 +98,7 @@ struct GuestMemory: ~Copyable {
     /// CONTINUE, and when the page cache holds nothing, ZEROPAGE.
     mutating func resolve(_ page: Int) {
         if isMapped.contains(page) { return }
+        if isStale.contains(page) { return fail(.visibleBeforeWhole(page: page, bytes: 0)) }
         if filled[page] == 0 {
             words[page] = 0
             filled[page] = pageBytes[page]
@@ -100,6 +113,10 @@ struct GuestMemory: ~Copyable {
     }
 
     private mutating func check(_ page: Int) {
+        if isUncertain.contains(page), words[page] == 0 || words[page] == source[page] {
+            expected[page] = words[page]
+            return
+        }
         guard words[page] != expected[page], !(isLeaving.contains(page) && words[page] == 0) else { return }
         fail(.wrongContent(page: page, shown: words[page], expected: expected[page]))
     }
@@ -123,6 +140,7 @@ struct GuestMemory: ~Copyable {
         if let version {
             words[page] = version
             expected[page] = version
+            isUncertain.remove(page)
         } else {
             check(page)
         }
@@ -142,11 +160,25 @@ struct GuestMemory: ~Copyable {
     mutating func zap(_ pages: Range<Int>) {
         isLeaving.remove(pages)
         isMapped.remove(pages)
+        isStale.remove(pages)
         for page in pages {
             words[page] = 0
             filled[page] = 0
             expected[page] = 0
         }
+    }
+
+    /// The daemon has died, and another has its record: what it had half received is stale, and what it did beyond the record it may
+    /// do again.
+    mutating func daemonDied(_ recorded: borrowing PageBitmap) {
+        for page in 0..<layout.totalPages where !recorded.contains(page) {
+            if isGivenUp.contains(page) { isUncertain.insert(page) }
+            guard filled[page] > 0, !isMapped.contains(page) else { continue }
+            filled[page] = 0
+            isStale.insert(page)
+        }
+        isInstalled.removeAll()
+        isGivenUp.removeAll()
     }
 
     /// The ranges are unregistered.

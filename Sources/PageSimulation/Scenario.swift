@@ -9,6 +9,11 @@ struct Scenario {
         var nanoseconds: Int
         /// Whether the source's daemon dies too: its memory and the session's secret stay, all else is forgotten.
         var isSourceLost: Bool
+        /// After so many steps of the destination's daemon it dies, anywhere in a turn: guest memory, what the kernel has to hand
+        /// out, and the record of settled pages stay. nil: it lives.
+        var destinationSteps: Int?
+        /// It dies instead when it has next copied pages out of a slab, and not put them on record yet.
+        var isAtCopy: Bool
         /// Until the destination tries, and until the source has heard what it has.
         var pauseNanoseconds: Int
         var handshakeNanoseconds: Int
@@ -124,12 +129,14 @@ struct Scenario {
         window = random.chance(percent: 60) ? .adaptive(mostBytes: 8 * windowBytes) : WindowPolicy(windowBytes: windowBytes)
         replayed = random.chance(percent: 25) ? Self.trace(layout, &random) : []
         var mishaps: [Mishap] = []
-        if breakNanoseconds == nil, random.chance(percent: 30) {
+        if breakNanoseconds == nil, random.chance(percent: 45) {
             for _ in 0..<(1 + random.next(below: 5)) {
                 mishaps.append(
                     Mishap(
-                        nanoseconds: random.next(below: guestStopNanoseconds + 2 * transferNanoseconds),
-                        isSourceLost: random.chance(percent: 30), pauseNanoseconds: 1 + random.next(below: 40_000_000),
+                        nanoseconds: random.next(below: guestStopNanoseconds + (1 + random.next(below: 2)) * transferNanoseconds),
+                        isSourceLost: random.chance(percent: 30),
+                        destinationSteps: random.chance(percent: 40) ? random.next(below: 30) : nil,
+                        isAtCopy: random.chance(percent: 35), pauseNanoseconds: 1 + random.next(below: 40_000_000),
                         handshakeNanoseconds: 1 + random.next(below: 4 * latencyNanoseconds)))
             }
         }

@@ -41,6 +41,20 @@ public enum SeededBug: String, Sendable, Hashable, CaseIterable {
     case forgetsDemandsOfLostLinks
     /// What the lost link was carrying still arrives.
     case takesFramesOfLostLinks
+    /// A page that is copied is on record before the kernel has the copy.
+    case recordsCopiesEarly
+    /// A page that is received in place is on record before its bytes are complete.
+    case recordsBeforeComplete
+    /// Pages that come by a slab are copied into memory that has a second mapping: they are visible before they are on record.
+    case copiesIntoMapped
+    /// A page given up while its copy was parked is not put on record.
+    case forgetsRemovedCopies
+    /// A daemon that takes over does not look at the record.
+    case forgetsTheRecord
+    /// A daemon that takes over leaves what the dead one had half received.
+    case keepsStaleBytes
+    /// A daemon that takes over does not wake who waits for an answer of the dead one.
+    case forgetsToWake
     /// The end is announced on a lane before the last frames.
     case announcesEndEarly
 }

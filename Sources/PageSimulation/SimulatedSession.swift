@@ -10,13 +10,13 @@ struct SimulatedSession: ~Copyable {
     let scenario: Scenario
     let tracer: ((String) -> Void)?
     var clock = VirtualClock()
-    private var random: SeededRandom
+    var random: SeededRandom
     private let words: ContiguousArray<UInt64>
-    private var source: SourceSide
-    private var destination: DestinationSide
-    private var toDestination: SimulatedLink
-    private var toSource: SimulatedLink
-    private var processors: [VirtualProcessor]
+    var source: SourceSide
+    var destination: DestinationSide
+    var toDestination: SimulatedLink
+    var toSource: SimulatedLink
+    var processors: [VirtualProcessor]
     private var removalsLeft: Int
     /// Ranges being given up, in the order of their events.
     private var leaving: BoundedQueue<PageRange>
@@ -24,13 +24,18 @@ struct SimulatedSession: ~Copyable {
     private var isDestinationTurnDue = false
     private var isLost = false
     /// Whether there is no link now, and the number of the next one.
-    private var isDown = false
-    private var linkNumber = 0
+    var isDown = false
+    var isDestinationDead = false
+    /// Of the mishap in which the destination's daemon dies.
+    var deadNanoseconds = 0
+    /// Whether the source's daemon dies in the same moment.
+    var isSourceLostToo = false
+    var linkNumber = 0
     /// What the destination has said it has, for the next link.
-    private var resident: [[UInt8]] = []
-    private var restoredNanoseconds = 0
-    private var pendingHandshakeNanoseconds = 0
-    private var outcome: SimulationOutcome
+    var resident: [[UInt8]] = []
+    var restoredNanoseconds = 0
+    var pendingHandshakeNanoseconds = 0
+    var outcome: SimulationOutcome
 
     /// More events than any drawn session needs.
     private static var mostEvents: Int { 2_000_000 }
@@ -57,7 +62,7 @@ struct SimulatedSession: ~Copyable {
         outcome = SimulationOutcome(seed: seed)
     }
 
-    private func trace(_ text: @autoclosure () -> String) {
+    func trace(_ text: @autoclosure () -> String) {
         if let tracer { tracer("\(clock.now) \(text())") }
     }
 
@@ -107,46 +112,11 @@ struct SimulatedSession: ~Copyable {
             trace("the link breaks")
             isLost = true
             destination.loseLanes()
-        case .mishap(let number): loseLink(scenario.mishaps[number])
+        case .mishap(let number): mishap(scenario.mishaps[number])
+        case .takesOver: takeOver()
         case .relinks(let number): relink(number)
         case .relinked(let number): linkIsBack(number)
         }
-    }
-
-    // MARK: Links lost and found
-
-    private mutating func loseLink(_ mishap: Scenario.Mishap) {
-        guard !source.isTold else { return }
-        trace(mishap.isSourceLost ? "the source's daemon dies" : "the link is lost")
-        if bug != .takesFramesOfLostLinks { toDestination.reset() }
-        toSource.reset()
-        if !isDown { destination.loseLink() }
-        if mishap.isSourceLost { source.restart(scenario.source) }
-        isDown = true
-        outcome.lostLinks += 1
-        linkNumber += 1
-        pendingHandshakeNanoseconds = mishap.handshakeNanoseconds
-        clock.schedule(.relinks(linkNumber), at: clock.now + mishap.pauseNanoseconds)
-        wakeDestination()
-    }
-
-    private mutating func relink(_ number: Int) {
-        guard number == linkNumber, !source.isTold else { return }
-        resident = destination.engine.residentPayloads()
-        clock.schedule(.relinked(number), at: clock.now + pendingHandshakeNanoseconds)
-    }
-
-    private mutating func linkIsBack(_ number: Int) {
-        guard number == linkNumber else { return }
-        // What is parked lies in slabs of the lanes before.
-        guard !destination.memory.hasParked else { return clock.schedule(.relinked(number), at: clock.now + 1_000) }
-        trace("the link is back")
-        isDown = false
-        restoredNanoseconds = clock.now
-        source.resume(resident: resident, receivedPushBytes: destination.receivedPushBytes)
-        destination.restoreLink()
-        wakeSource()
-        wakeDestination()
     }
 
     private mutating func look(_ isToDestination: Bool) {
@@ -159,13 +129,13 @@ struct SimulatedSession: ~Copyable {
         }
     }
 
-    private mutating func wakeSource() {
+    mutating func wakeSource() {
         guard !isSourceTurnDue else { return }
         isSourceTurnDue = true
         clock.schedule(.sourceTurn, at: clock.now + 1 + random.next(below: scenario.sourceTurnNanoseconds))
     }
 
-    private mutating func wakeDestination() {
+    mutating func wakeDestination() {
         guard !isDestinationTurnDue else { return }
         isDestinationTurnDue = true
         clock.schedule(.destinationTurn, at: clock.now + 1 + random.next(below: scenario.destinationTurnNanoseconds))
@@ -191,6 +161,8 @@ struct SimulatedSession: ~Copyable {
 
     private mutating func destinationTurn() {
         isDestinationTurnDue = false
+        if isDestinationDead { return }
+        defer { if destination.memory.isDead { destinationDies() } }
         if isDown {
             let isBusy = destination.turnWithoutLink()
             scheduleZaps()
@@ -281,7 +253,9 @@ struct SimulatedSession: ~Copyable {
         let layout = scenario.layout
         // Often where pages are just coming in: that is where orders matter.
         let near = destination.lastPlacedPage + random.next(below: 32)
-        let page = near < layout.totalPages && random.chance(percent: 50) ? near : random.next(below: layout.totalPages)
+        var page = near < layout.totalPages && random.chance(percent: 50) ? near : random.next(below: layout.totalPages)
+        // And where somebody waits.
+        if random.chance(percent: 20), let wanted = processors[random.next(below: processors.count)].waitingFor { page = wanted }
         let region = layout.region(ofSessionPage: page)
         let first = layout.range(region, sessionPages: page..<(page + 1)).first
         let count = min(1 + random.next(below: scenario.mostRemovedPages), layout[region].pageCount - first)
@@ -359,7 +333,7 @@ struct SimulatedSession: ~Copyable {
                 "\(sent.contentBytes) bytes sent, \(here.contentBytes) received"
             } else if sentPages + sent.zero + sent.removed + sent.found - sent.lost != outcome.pages {
                 "the source's do not add up: \(sent)"
-            } else if herePages + here.zero + here.removed != outcome.pages {
+            } else if herePages + here.zero + here.removed + here.found != outcome.pages {
                 "the destination's do not add up: \(here)"
             } else if outcome.lostLinks == 0, here.zero > sent.zero || here.removed < sent.removed {
                 "zeros \(sent.zero), \(here.zero); removed \(sent.removed), \(here.removed)"

@@ -19,6 +19,8 @@ public struct SimulationOutcome: Sendable, Hashable {
     public var destination = PageCounts()
     /// How often the link was lost, and found again.
     public var lostLinks = 0
+    /// How often the destination's daemon died, and another took over.
+    public var deadDestinations = 0
     /// Whether the scenario broke a lane; then the session did not complete, and what remained was checked.
     public var isLaneLost = false
 }

@@ -14,6 +14,8 @@ enum Event: Sendable {
     case laneBreaks
     /// The link is lost, and maybe the source's daemon with it; both look for each other.
     case mishap(Int)
+    /// Another destination's daemon takes over from the one that died.
+    case takesOver
     /// The destination says what it has, for the link with this number.
     case relinks(Int)
     /// The source has heard it: the lanes are there.

@@ -228,6 +228,12 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     }
 
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {
+        if regions.isMapped(range.region) {
+            // By way of mapping B, so that they are on record before the guest can write to them: a copy shows them first.
+            if let text = regions.fill(range, from: slabAddress(lane, byteOffset)) { return fail(.memory(text)) }
+            record(range)
+            return install(range)
+        }
         finish(
             regions.copy(range, from: slabAddress(lane, byteOffset)), .fromSlab(range, lane: lane, byteOffset: byteOffset), range)
     }
@@ -338,6 +344,8 @@ struct DestinationMemory: ~Copyable, DestinationSink {
             }
             let dropped = range.clamped(to: removed.first..<removed.end)
             if case .install = work { erase(dropped) }
+            // The engine took them for settled when they came; a copy was not on record yet.
+            record(dropped)
             for rest in [range.clamped(to: 0..<dropped.first), range.clamped(to: dropped.end..<range.end)] where !rest.isEmpty {
                 let skippedBytes = layout.byteCount(range.region, pages: rest.first - range.first)
                 park(work.behind(rest, skippedBytes: skippedBytes))

@@ -188,6 +188,30 @@ public struct DestinationRegions: Sendable {
             address: address(range, region), lengthBytes: range.count << region.pageSize.shift, pageSize: region.pageSize)
     }
 
+    /// Puts a range's bytes into mapping B, from this process's memory; nothing of it is visible yet.
+    ///
+    /// - Returns: why not; nil when they are there.
+    func fill(_ range: PageRange, from source: UInt) -> String? {
+        let region = regions[Int(range.region)]
+        let start = range.first << region.pageSize.shift
+        let lengthBytes = range.count << region.pageSize.shift
+        guard let base = unsafe region.base, let bytes = unsafe UnsafeRawPointer(bitPattern: source) else {
+            preconditionFailure("only mapped regions are filled, from slabs")
+        }
+        precondition(start + lengthBytes <= region.lengthBytes, "a range lies in its mapping")
+        do throws(HostMemoryError) {
+            // Memory that cannot be had is an error here, and a signal in the copy.
+            try region.mapping?.populate(start..<(start + lengthBytes))
+        } catch {
+            return error.description
+        }
+        // SAFETY: the range was just checked against the mapping; the slab it comes from holds as much.
+        unsafe (base + start).copyMemory(from: bytes, byteCount: lengthBytes)
+        return nil
+    }
+
+    func isMapped(_ region: RegionIndex) -> Bool { regions[Int(region)].file != nil }
+
     /// Copies a range in from this process's memory.
     func copy(_ range: PageRange, from source: UInt) -> InstallOutcome {
         let region = regions[Int(range.region)]

@@ -11,7 +11,7 @@ extension DestinationCore {
 
     /// Goes on from what a daemon that died has left, as after a lost link.
     mutating func takeOver(_ takeover: DestinationSession.Takeover) {
-        engine.adopt(resident: takeover.record.pages())
+        engine.adopt(resident: takeover.record.pages(), &memory)
         if let standing = takeover.standing {
             let now = MonotonicClock.nowNanoseconds()
             hasLoaded = true
