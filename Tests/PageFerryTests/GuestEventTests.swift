@@ -50,7 +50,7 @@ import Userfault
         let lengthBytes = 64 * 4096
         let target = try #require(mmap(nil, lengthBytes, PROT_NONE, Int32(MAP_PRIVATE | MAP_ANONYMOUS), -1, 0))
         let moved = UnsafeMutableRawPointer(guest.words.base) + 200 * 4096
-        #expect(KernelCalls.remap(moved, lengthBytes, lengthBytes, KernelCalls.remapToFixedAddress, target) == target)
+        #expect(KernelCalls.remap(moved, lengthBytes, lengthBytes, KernelCalls.remapAndKeepMapping, target) == target)
         guard case .memory(let text)? = try destination.end() else {
             Issue.record("a session cannot follow memory that moves")
             return
@@ -218,8 +218,9 @@ enum KernelCalls {
     /// the parent's threads leaks of the child, or waits for a lock that one of them held at the fork.
     static let exit = unsafeBitCast(
         dlsym(dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD), "_exit"), to: (@convention(c) (Int32) -> Void).self)
-    /// MREMAP_MAYMOVE | MREMAP_FIXED.
-    static let remapToFixedAddress: Int32 = 3
+    /// MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP (Linux 5.13 for shared memory): the pages go, and an empty mapping stays.
+    /// In a hole the allocator of this very process may settle meanwhile, and would lose its memory with the guest's.
+    static let remapAndKeepMapping: Int32 = 7
     static let remap = unsafeBitCast(
         dlsym(nil, "mremap"),
         to: (@convention(c) (UnsafeMutableRawPointer, Int, Int, Int32, UnsafeMutableRawPointer) -> UnsafeMutableRawPointer).self)
