@@ -60,7 +60,17 @@ struct DestinationSide: ~Copyable {
     // MARK: From the guest
 
     mutating func raiseFault(_ page: Int) {
+        // A thread that was woken and faults again has one fault, not two; a daemon that is dead reads neither.
+        if faults.isFull { forgetFault(on: page) }
         precondition(faults.append(.fault(page: page)), "a thread waits for one page at a time")
+    }
+
+    private mutating func forgetFault(on page: Int) {
+        for _ in 0..<faults.count {
+            guard let event = faults.popFirst() else { return }
+            if case .fault(let other) = event, other == page { return }
+            _ = faults.append(event)
+        }
     }
 
     mutating func raiseRemoval(_ range: PageRange) {

@@ -36,7 +36,7 @@ extension SimulatedSession {
         guard !isDestinationDead else { return }
         trace("the destination's daemon dies")
         isDestinationDead = true
-        if isSourceLostToo { source.restart(scenario.source) }
+        if isSourceLostToo, !source.isTold { source.restart(scenario.source) }
         outcome.deadDestinations += 1
         drop(forNanoseconds: deadNanoseconds)
         clock.schedule(.takesOver, at: clock.now + 1 + deadNanoseconds / 2)

@@ -70,7 +70,7 @@ struct Simulate: ParsableCommand {
         let nanoseconds = max(1, MonotonicClock.nowNanoseconds() - start)
         let rate = Int(Double(seeds) * 1e9 / Double(nanoseconds))
         print(
-            "\(seeds) sessions held every invariant: \(batch.pages) pages, \(batch.faults) faults, \(batch.lost) links lost for good, \(batch.found) found again; \(rate) sessions/s"
+            "\(seeds) sessions held every invariant: \(batch.pages) pages, \(batch.faults) faults, \(batch.lost) links lost for good, \(batch.found) found again, \(batch.dead) daemons dead at the destination; \(rate) sessions/s"
         )
     }
 }
@@ -87,6 +87,7 @@ private final class SeedBatch: Sendable {
     private let totalFaults = Atomic<Int>(0)
     private let totalLost = Atomic<Int>(0)
     private let totalFound = Atomic<Int>(0)
+    private let totalDead = Atomic<Int>(0)
     private let firstFailure = Mutex<SimulationFailure?>(nil)
 
     init(first: UInt64, count: Int, bug: SeededBug?) {
@@ -100,6 +101,7 @@ private final class SeedBatch: Sendable {
     var faults: Int { totalFaults.load(ordering: .relaxed) }
     var lost: Int { totalLost.load(ordering: .relaxed) }
     var found: Int { totalFound.load(ordering: .relaxed) }
+    var dead: Int { totalDead.load(ordering: .relaxed) }
 
     /// Runs seeds until none are left or one has failed.
     func work(reportsProgress: Bool) {
@@ -112,6 +114,7 @@ private final class SeedBatch: Sendable {
                 totalPages.add(outcome.pages, ordering: .relaxed)
                 totalFaults.add(outcome.faults, ordering: .relaxed)
                 totalFound.add(outcome.lostLinks, ordering: .relaxed)
+                totalDead.add(outcome.deadDestinations, ordering: .relaxed)
                 if outcome.isLaneLost { totalLost.add(1, ordering: .relaxed) }
             } catch {
                 keep(error)
