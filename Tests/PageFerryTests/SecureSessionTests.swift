@@ -1,4 +1,5 @@
 import Demonstration
+import Foundation
 import Glibc
 import PageCore
 import PageEngine
@@ -141,6 +142,39 @@ import Testing
         defer { source.stop() }
         #expect(isDistrust(try reason(source, try Sides(.sharedKey).destination)))
         #expect(try #require(source.nextEnd()).reason != nil)
+    }
+
+    /// A peer that takes nothing any more keeps no thread of a lane that has been closed.
+    @Test func whoTakesNothingKeepsNobody() throws {
+        let sides = try Sides(.sharedKey)
+        var ends: [Int32] = [-1, -1]
+        try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+        let accepted = Mailbox<Int32>()
+        let serverEnd = ends[1]
+        let server = DedicatedThread(name: "test-server") {
+            do {
+                accepted.post(try sides.source.protect(try StreamConnection(adopting: serverEnd), host: nil, timeoutNanoseconds: 10_000_000_000).release())
+            } catch {
+                accepted.post(-1)
+            }
+        }
+        let lane = try sides.destination.protect(try StreamConnection(adopting: ends[0]), host: nil, timeoutNanoseconds: 10_000_000_000).release()
+        let other = try #require(accepted.next())
+        server.join()
+        // The other end's lane is never read: everything on the way fills up.
+        let piece = [UInt8](repeating: 7, count: 64 << 10)
+        var entry = pollfd(fd: lane, events: Int16(POLLOUT), revents: 0)
+        while Glibc.poll(&entry, 1, 500) == 1 { _ = send(lane, piece, piece.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL)) }
+        #expect(Self.pumps == 2)
+        close(lane)
+        #expect(poll { Self.pumps <= 1 })
+        close(other)
+        #expect(poll { Self.pumps == 0 })
+    }
+
+    private static var pumps: Int {
+        let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? []
+        return tasks.count { (try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8)) == "tls\n" }
     }
 
     /// Silent from the start, or in the middle of the handshake: its time ends, and nobody else waits for it.

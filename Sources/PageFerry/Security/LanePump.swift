@@ -10,8 +10,8 @@ struct LanePump: ~Copyable {
     private static let bufferBytes = 256 << 10
     /// What the kernel may hold unsent ahead of the next record: enough to keep a link full, little to wait behind.
     private static let unsentBytes: Int32 = 256 << 10
-    /// How long the peer may take to say its end after this side has said its own.
-    private static let drainNanoseconds: UInt64 = 2_000_000_000
+    /// How long the peer may take, once the transport has closed, for what is left to send and for its own end.
+    private static let drainNanoseconds: UInt64 = 5_000_000_000
 
     private var connection: TLSConnection
     private let socket: Int32
@@ -26,7 +26,9 @@ struct LanePump: ~Copyable {
     private var innerEnded = false
     private var saidEnd = false
     private var peerEnded = false
-    /// The transport has closed its end: what comes in goes nowhere.
+    /// The transport has closed its end; what it has sent before may still be there.
+    private var innerClosed = false
+    /// What comes in goes nowhere.
     private var innerGone = false
     private var drainDeadlineNanoseconds = UInt64.max
 
@@ -141,8 +143,8 @@ struct LanePump: ~Copyable {
     }
 
     private var isOver: Bool {
-        guard saidEnd else { return false }
-        return peerEnded && (inbound.isEmpty || innerGone) || MonotonicClock.nowNanoseconds() > drainDeadlineNanoseconds
+        guard innerEnded || innerClosed else { return false }
+        return saidEnd && peerEnded && (inbound.isEmpty || innerGone) || MonotonicClock.nowNanoseconds() > drainDeadlineNanoseconds
     }
 
     /// From the transport to the peer.
@@ -167,7 +169,6 @@ struct LanePump: ~Copyable {
             connection.sayEnd()
             shutdown(socket, Int32(SHUT_WR))
             saidEnd = true
-            drainDeadlineNanoseconds = MonotonicClock.nowNanoseconds() + Self.drainNanoseconds
             hasMoved = true
         }
         return hasMoved
@@ -187,6 +188,7 @@ struct LanePump: ~Copyable {
             return false
         }
         innerEnded = true
+        beginDrain()
         return true
     }
 
@@ -242,15 +244,23 @@ struct LanePump: ~Copyable {
         return hasMoved
     }
 
-    private func wait() {
+    private mutating func beginDrain() {
+        drainDeadlineNanoseconds = min(drainDeadlineNanoseconds, MonotonicClock.nowNanoseconds() + Self.drainNanoseconds)
+    }
+
+    private mutating func wait() {
         var entries = [
             pollfd(fd: socket, events: Int16(truncatingIfNeeded: socketEvents), revents: 0),
-            // Once nothing is expected from the transport its closing is of no interest either, and must not wake.
-            pollfd(fd: innerEvents == 0 ? -1 : inner, events: Int16(truncatingIfNeeded: innerEvents), revents: 0),
+            // Its closing is told whatever is waited for, once: from then on it has nothing to wait for.
+            pollfd(fd: innerClosed || innerEnded && innerEvents == 0 ? -1 : inner, events: Int16(truncatingIfNeeded: innerEvents), revents: 0),
         ]
         let now = MonotonicClock.nowNanoseconds()
-        let timeout: Int32 = saidEnd ? Int32(clamping: (max(drainDeadlineNanoseconds, now) - now) / 1_000_000 + 1) : -1
+        let timeout: Int32 = innerEnded || innerClosed ? Int32(clamping: (max(drainDeadlineNanoseconds, now) - now) / 1_000_000 + 1) : -1
         // SAFETY: local entries, as many as said, for the duration of the call.
         _ = unsafe poll(&entries, 2, timeout)
+        if entries[1].revents & Int16(POLLHUP) != 0 {
+            innerClosed = true
+            beginDrain()
+        }
     }
 }
