@@ -31,6 +31,7 @@ guest: guest-packages ## make the demo guest: kernel, initramfs, disk
 	perf/guest/make-guest
 
 test: guest-packages ## all tests; prints what was skipped and why
+	@scripts/ensure-packages services
 	scripts/test
 
 test-rdma: ## the RDMA tests in soft-RoCE guests, or on this host: PAGEFERRY_RDMA=device make test-rdma

@@ -34,6 +34,7 @@ let package = Package(
         // Downward only: a target may depend on those above it in this list, never below.
         .target(name: "CShims"),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .target(name: "ServiceManager", dependencies: ["CShims"], swiftSettings: strict),
         .target(name: "PageCore", swiftSettings: strict),
         .target(name: "PageWire", dependencies: ["PageCore"], swiftSettings: strict),
         .target(name: "PageEngine", dependencies: ["PageCore", "PageWire"], swiftSettings: strict),
@@ -78,7 +79,7 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
-                "SecureStream", "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
+                "SecureStream", "ServiceManager", "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -94,6 +95,7 @@ let package = Package(
         // What several test targets share; it links Testing, and no product has it.
         .target(name: "TestSupport", dependencies: ["CShims"], path: "Tests/TestSupport", swiftSettings: tests),
         .testTarget(name: "TestSupportTests", dependencies: ["TestSupport", "HostMemory", "PageFerry"], swiftSettings: tests),
+        .testTarget(name: "ServiceManagerTests", dependencies: ["ServiceManager", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "PageCoreTests", dependencies: ["PageCore"], swiftSettings: tests),
         .testTarget(name: "PageWireTests", dependencies: ["PageWire"], swiftSettings: tests),
         .testTarget(name: "PageEngineTests", dependencies: ["PageEngine", "PageSimulation"], swiftSettings: tests),

@@ -1,3 +1,4 @@
+import Handoff
 import PageFerry
 
 /// What a destination's daemon leaves for the one that takes over.
@@ -19,6 +20,9 @@ struct DestinationState: Codable {
         /// When it was started, in clock ticks since boot (/proc/PID/stat, field 22): process numbers are used again.
         var startTicks: UInt64
     }
+
+    /// The memory whose descriptors the service manager keeps; nil when its VMM is to hand it over again.
+    var kept: [KeptRegion]?
 
     init(ticket: SessionTicket) { self.ticket = ticket }
 }

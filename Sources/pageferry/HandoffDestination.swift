@@ -12,16 +12,18 @@ struct HandoffDestination {
     let command: DestinationCommand
 
     func run() throws(CommandFailure) {
+        var service = Service()
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
         let path = command.handoff ?? ""
         let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
         let listener = try attempt { () throws(HandoffError) in try HandoffListener(path: path) }
         if let state, let left = try state.read(DestinationState.self, from: DestinationState.name) {
-            return try takeOver(left, state, listener, events)
+            return try takeOver(left, state, listener, events, &service)
         }
+        _ = service.keptMemory(nil)
         let connector = try command.connector(features: [])
-        Console.info("waiting for memory on \(path)")
+        service.ready("waiting for memory on \(path)")
         guard let memory = try AwaitedMemory.receive(listener, again: false, isCancelled: { isCancelled(events) }) else {
             connector.refuse(.cancelled)
             return
@@ -41,14 +43,16 @@ struct HandoffDestination {
             configuration.record = try attempt { () throws(SessionError) in
                 try ResidentRecord.create(path: state.file(DestinationState.recordName), layout: opened.layout)
             }
-            try state.write(DestinationState(ticket: opened.ticket), to: DestinationState.name)
+            var left = DestinationState(ticket: opened.ticket)
+            left.kept = try service.keep(memory.regions)
+            try state.write(left, to: DestinationState.name)
         }
-        try serve(opened, regions, configuration, memory.connection, state, events)
+        try serve(opened, regions, configuration, memory, isAnswered: false, state, events, &service)
     }
 
     private func serve(
         _ opened: OpenedDestination, _ regions: DestinationRegions, _ configuration: DestinationSession.Configuration,
-        _ connection: borrowing HandoffConnection, _ state: StateDirectory?, _ events: Mailbox<Event>
+        _ memory: borrowing AwaitedMemory, isAnswered: Bool, _ state: StateDirectory?, _ events: Mailbox<Event>, _ service: inout Service
     ) throws(CommandFailure) {
         let session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) {
             events.post(.notice($0))
@@ -57,20 +61,34 @@ struct HandoffDestination {
             try command.security.check(address, command.transport)
         }
         _ = control.addDestination(session, peer: command.connect)
-        try attempt { () throws(HandoffError) in try connection.acknowledge() }
-        try finish(session, connection, events)
+        if !isAnswered {
+            try attempt { () throws(HandoffError) in try memory.connection.acknowledge() }
+            if state != nil { service.keep(memory.connection) }
+        }
+        try finish(session, memory.connection, events, &service)
         withExtendedLifetime(control) {}
         // What failed is left for a daemon that may do better.
+        if state != nil { service.forgetMemory(memory.regions.count) }
         state?.remove(DestinationState.name)
         state?.remove(DestinationState.recordName)
     }
 
     /// Goes on where a daemon that died has stopped: the memory is handed over again, the source is looked for.
     private func takeOver(
-        _ left: DestinationState, _ state: StateDirectory, _ listener: borrowing HandoffListener, _ events: Mailbox<Event>
+        _ left: DestinationState, _ state: StateDirectory, _ listener: borrowing HandoffListener, _ events: Mailbox<Event>,
+        _ service: inout Service
     ) throws(CommandFailure) {
-        Console.info("taking over from a daemon that died; waiting for its memory on \(listener.path)")
-        guard let memory = try AwaitedMemory.receive(listener, again: true, isCancelled: { isCancelled(events) }) else { return }
+        var kept = service.keptMemory(left.kept)
+        let isKept = kept != nil
+        service.ready(
+            "taking over from a daemon that died; " + (isKept ? "its memory was kept" : "waiting for its memory on \(listener.path)"))
+        if !isKept { kept = try AwaitedMemory.receive(listener, again: true, isCancelled: { isCancelled(events) }) }
+        guard let memory = kept.take() else { return }
+        if !isKept {
+            var left = left
+            left.kept = try service.keep(memory.regions)
+            try state.write(left, to: DestinationState.name)
+        }
         let list = try DestinationRegion.list(from: memory.regions)
         let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
         let record = try attempt { () throws(SessionError) in
@@ -81,7 +99,7 @@ struct HandoffDestination {
             configuration: try command.connectorConfiguration(features: []))
         var configuration = try command.sessionConfiguration(for: regions.layout)
         configuration.takeover = DestinationSession.Takeover(record: record, standing: nil)
-        try serve(opened, regions, configuration, memory.connection, state, events)
+        try serve(opened, regions, configuration, memory, isAnswered: isKept, state, events, &service)
     }
 
     private func isCancelled(_ events: Mailbox<Event>) -> Bool {
@@ -89,7 +107,8 @@ struct HandoffDestination {
     }
 
     private func finish(
-        _ session: DestinationSession, _ connection: borrowing HandoffConnection, _ events: Mailbox<Event>
+        _ session: DestinationSession, _ connection: borrowing HandoffConnection, _ events: Mailbox<Event>,
+        _ service: inout Service
     ) throws(CommandFailure) {
         var isThere = true
         while true {
@@ -100,7 +119,7 @@ struct HandoffDestination {
             }
             let progressDeadline = MonotonicClock.nowNanoseconds() + 250_000_000
             guard let event = events.next(deadlineNanoseconds: progressDeadline) else {
-                Console.progress(Console.line(session.statistics.read()))
+                service.progress(Console.line(session.statistics.read()))
                 continue
             }
             switch event {

@@ -23,13 +23,14 @@ struct MemoryFileService {
     }
 
     func run() throws(CommandFailure) {
+        var service = Service()
         let image = try attempt { () throws(SessionError) in try SourceImage(path: path) }
         try attempt { () throws(SessionError) in try image.findHoles() }
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
         let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
         let listener = try command.openListener()
-        Console.info("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
+        service.ready("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
         var configuration = try command.serverConfiguration(features: [], mostSessions: 64)
         if let state { configuration = try keepingSessions(in: state, configuration) }
         let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)

@@ -27,6 +27,7 @@ struct QemuSourceMigration {
     let qmpPath: String
 
     func run() throws(CommandFailure) {
+        var service = Service()
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
         let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
@@ -41,7 +42,7 @@ struct QemuSourceMigration {
             })
         }
         let listener = try command.openListener()
-        Console.info(
+        service.ready(
             "serving the machine at \(qmpPath) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
         var configuration = try command.serverConfiguration(features: .machineState, mostSessions: 1)
         configuration.expected = left.map { [$0.ticket] } ?? []

@@ -118,8 +118,16 @@ final class Program {
         let variables = ProcessInfo.processInfo.environment.merging(environment) { _, given in given }
         var environmentVector = variables.map { strdup("\($0.key)=\($0.value)") } + [nil]
         defer { for variable in environmentVector { free(variable) } }
+        // The threads of tests block signals, and a program inherits that.
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        var none = sigset_t()
+        sigemptyset(&none)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
         var child: pid_t = 0
-        let status = posix_spawnp(&child, arguments[0], &actions, nil, &argumentVector, &environmentVector)
+        let status = posix_spawnp(&child, arguments[0], &actions, &attributes, &argumentVector, &environmentVector)
         try #require(status == 0, "\(arguments[0]) starts")
         process = child
     }

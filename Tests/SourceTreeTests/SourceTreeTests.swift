@@ -11,8 +11,8 @@ import Testing
 
     /// Lower modules first; a module imports only modules before it.
     static let order = [
-        "CShims", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Userfault", "StreamTransport",
-        "PageFerry", "Handoff", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
+        "CShims", "ServiceManager", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Verbs", "Userfault",
+        "StreamTransport", "VerbsTransport", "COpenSSL", "SecureStream", "PageFerry", "Handoff", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
     ]
     /// Modules that must not pull in Foundation, and what they may import beside our own.
     static let foundationFree = [
@@ -103,7 +103,7 @@ import Testing
     /// Tests that use the host look for what they leave there.
     @Test func integrationTestsLookForWhatTheyLeave() throws {
         let folders = [
-            "UringTests", "UserfaultTests", "HostMemoryTests", "StreamTransportTests", "VerbsTransportTests", "HandoffTests", "PageFerryTests",
+            "ServiceManagerTests", "UringTests", "UserfaultTests", "HostMemoryTests", "StreamTransportTests", "VerbsTransportTests", "HandoffTests", "PageFerryTests",
             "CommandTests",
         ]
         for file in try Self.files(under: "Tests", suffixes: ["swift"]) where folders.contains(file.module) {

@@ -8,6 +8,7 @@
 #include "CShimsMemory.h"
 #include "CShimsSocket.h"
 #include "CShimsHandoff.h"
+#include "CShimsService.h"
 #include "CShimsThread.h"
 #include "CShimsProcess.h"
 #include "CShimsVerbs.h"

@@ -45,6 +45,14 @@ public struct HandedOverRegion: ~Copyable, Sendable {
     /// One past the last address.
     public var endAddress: UInt { address + UInt(lengthBytes) }
 
+    /// The descriptor of the region's file, borrowed; nil for anonymous memory.
+    borrowing func fileDescriptor() -> Int32? {
+        switch file {
+        case .some(let file): file.rawValue
+        case .none: nil
+        }
+    }
+
     /// The daemon's own mapping of the region's file (mapping B); nil for anonymous memory.
     public borrowing func mapFile() throws(HostMemoryError) -> MappedMemory? {
         guard file != nil else { return nil }

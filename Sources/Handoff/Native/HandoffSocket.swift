@@ -155,6 +155,11 @@ struct ReceivedDescriptors: ~Copyable {
         if received.cut_off != 0 { cutOff = true }
     }
 
+    /// Takes a descriptor over that came another way; nil is none.
+    mutating func append(_ descriptor: Int32?) {
+        if let descriptor { descriptors.append(descriptor) }
+    }
+
     /// The descriptor at `index`, now the caller's.
     mutating func take(_ index: Int) -> Int32 {
         defer { descriptors[index] = -1 }

@@ -1,0 +1,102 @@
+import Glibc
+import HostMemory
+import PageCore
+import Userfault
+
+/// A region whose descriptors somebody keeps beyond this daemon's life, as the next one finds it again: what the hand-off said of
+/// it, without the descriptors.
+public struct KeptRegion: Codable, Sendable, Hashable {
+    var name: String
+    var address: UInt64
+    var lengthBytes: UInt64
+    var fileOffset: UInt64
+    var pageSizeBytes: UInt32
+    /// `HandoffMemoryKind`.
+    var kind: UInt16
+    /// `UserfaultModes`.
+    var modes: UInt16
+    /// The first region with the same userfaultfd, and the first with the same file; its own number when it has its own.
+    var userfaultOf: Int
+    var fileOf: Int
+}
+
+/// Descriptors of handed-over memory under names, for whoever keeps them.
+public enum KeptMemory {
+    /// The VMM's connection: its end says that the VMM has gone.
+    public static let connectionName = "connection"
+
+    /// The names under which a region's descriptors are kept, where it has its own.
+    public static func names(_ region: Int) -> [String] { [userfaultName(region), fileName(region)] }
+
+    static func userfaultName(_ region: Int) -> String { "userfault-\(region)" }
+    static func fileName(_ region: Int) -> String { "file-\(region)" }
+
+    /// Names each descriptor once, and says what has to be remembered beside them.
+    ///
+    /// - Parameter keep: gets each descriptor, borrowed, with its name.
+    public static func keep(
+        _ regions: borrowing HandedOverRegions, _ keep: (Int32, String) -> Void
+    ) throws(HandoffError) -> [KeptRegion] {
+        var kept: [KeptRegion] = []
+        for index in 0..<regions.count {
+            let userfaultOf = Int(regions[index].userfaultOf)
+            let fileOf = try firstWithSameFile(regions, index)
+            if userfaultOf == index { keep(regions[index].userfault.rawValue, userfaultName(index)) }
+            if fileOf == index, let file = regions[index].fileDescriptor() { keep(file, fileName(index)) }
+            kept.append(KeptRegion(
+                name: regions[index].name, address: UInt64(regions[index].address), lengthBytes: UInt64(regions[index].lengthBytes),
+                fileOffset: UInt64(regions[index].fileOffset), pageSizeBytes: UInt32(regions[index].pageSize.bytes),
+                kind: regions[index].kind.rawValue, modes: UInt16(truncatingIfNeeded: regions[index].modes.rawValue),
+                userfaultOf: userfaultOf, fileOf: fileOf))
+        }
+        return kept
+    }
+
+    /// A store that finds the same open file twice keeps it once.
+    private static func firstWithSameFile(_ regions: borrowing HandedOverRegions, _ index: Int) throws(HandoffError) -> Int {
+        guard regions[index].file != nil else { return index }
+        for earlier in 0..<index where regions[earlier].file != nil {
+            do throws(HostMemoryError) {
+                if try regions[earlier].file!.isSameFile(as: regions[index].file!) { return earlier }
+            } catch { throw .badFile(name: regions[index].name, detail: error.description) }
+        }
+        return index
+    }
+}
+
+extension HandedOverRegions {
+    /// The regions of a hand-off whose descriptors were kept, checked as if they had just come.
+    ///
+    /// - Parameter take: gives up the descriptor of a name; nil when it was not kept, which is `.wrongDescriptors`.
+    public init(kept: [KeptRegion], take: (String) -> Int32?) throws(HandoffError) {
+        self.init()
+        for (index, region) in kept.enumerated() {
+            guard (0...index).contains(region.userfaultOf), (0...index).contains(region.fileOf) else {
+                throw .badRegion(name: region.name, detail: "what was kept of it is damaged")
+            }
+            var descriptors = ReceivedDescriptors()
+            let ownsUserfault = region.userfaultOf == index
+            if ownsUserfault { descriptors.append(take(KeptMemory.userfaultName(index))) }
+            if region.kind == HandoffMemoryKind.shared.rawValue {
+                if region.fileOf == index {
+                    descriptors.append(take(KeptMemory.fileName(index)))
+                } else if let file = self[region.fileOf].fileDescriptor() {
+                    let copy = fcntl(file, F_DUPFD_CLOEXEC, 3)
+                    descriptors.append(copy < 0 ? nil : copy)
+                }
+            }
+            let announced = HandoffRegionMessage(
+                name: region.name, address: region.address, lengthBytes: region.lengthBytes, fileOffset: region.fileOffset,
+                pageSizeBytes: region.pageSizeBytes, kind: region.kind, modes: region.modes,
+                userfaultOf: ownsUserfault ? HandoffProtocol.ownUserfault : UInt16(region.userfaultOf))
+            append(try HandoffValidation.region(announced, &descriptors, after: self))
+        }
+    }
+}
+
+extension HandoffConnection {
+    /// The connection of a VMM that a daemon before this one has accepted. The descriptor belongs to this value from the call on.
+    public init(kept descriptor: Int32) throws(HandoffError) {
+        try self.init(HandoffSocket(adopting: descriptor))
+    }
+}
