@@ -57,6 +57,8 @@ struct DestinationCommand: ParsableCommand {
 
     @OptionGroup var pause: PauseArguments
 
+    @OptionGroup var confinement: ConfinementArguments
+
     @Option(help: ArgumentHelp("The preload library that hands QEMU's memory over; found beside this program by default.", valueName: "path"))
     var shim: String?
 

@@ -61,6 +61,7 @@ struct HandoffDestination {
             try command.security.check(address, command.transport)
         }
         _ = control.addDestination(session, peer: command.connect)
+        try command.confinement.begin()
         if !isAnswered {
             try attempt { () throws(HandoffError) in try memory.connection.acknowledge() }
             if state != nil { service.keep(memory.connection) }

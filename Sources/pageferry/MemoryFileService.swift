@@ -51,6 +51,7 @@ struct MemoryFileService {
             try command.security.check(address, command.transport)
         }
         control.listens(with: server)
+        try command.confinement.begin()
         try serve(image, server, state, control, events)
     }
 

@@ -89,6 +89,7 @@ struct QemuDestinationMigration {
             regions = try receiveRegions(connection, commandLine)
             try attempt { () throws(QemuError) in try qemu.connect(timeoutNanoseconds: Self.startTimeoutNanoseconds) }
             if command.prefault { try command.prefault(regions) }
+            try command.confinement.begin()
         } catch {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))
             throw error

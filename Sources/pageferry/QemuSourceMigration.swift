@@ -87,6 +87,7 @@ struct QemuSourceMigration {
         _ events: Mailbox<Event>
     ) throws(CommandFailure) {
         try attempt { () throws(SessionError) in try image.findHoles() }
+        try command.confinement.begin()
         Console.info("\(opened.peer) is back")
         let session = SourceSession(opened, memory: image, machineState: nil, configuration: command.sessionConfiguration) { notice in
             forget(opened.ticket, state, notice)
@@ -131,6 +132,7 @@ struct QemuSourceMigration {
         do throws(CommandFailure) {
             switchGuard = try .ofSource(qemu, qmp: qmpPath)
             try attempt { () throws(QemuError) in try switchGuard.waitUntilReady(timeoutNanoseconds: Self.guardTimeoutNanoseconds) }
+            try command.confinement.begin()
         } catch {
             state?.remove(SourceState.name(ticket))
             opened.refuse(.cancelled)

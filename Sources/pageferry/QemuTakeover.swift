@@ -56,6 +56,7 @@ struct QemuTakeover {
             try command.security.check(address, command.transport)
         }
         _ = control.addDestination(session, peer: command.connect)
+        try command.confinement.begin()
         try attempt { () throws(HandoffError) in try memory.connection.acknowledge() }
         try finish(session, qemu, TakeoverProgress(state, left, record), standing, events)
         if !command.detach { waitForEnd(qemu, events) }

@@ -44,6 +44,8 @@ struct SourceCommand: ParsableCommand {
 
     @OptionGroup var pause: PauseArguments
 
+    @OptionGroup var confinement: ConfinementArguments
+
     @Option(help: ArgumentHelp(
         "Keep here what a daemon needs that is started again after this one has died; a directory of its own.", valueName: "directory"))
     var state: String?

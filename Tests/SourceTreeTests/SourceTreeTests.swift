@@ -11,7 +11,7 @@ import Testing
 
     /// Lower modules first; a module imports only modules before it.
     static let order = [
-        "CShims", "ServiceManager", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Verbs", "Userfault",
+        "CShims", "ServiceManager", "CSeccomp", "Confinement", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Verbs", "Userfault",
         "StreamTransport", "VerbsTransport", "COpenSSL", "SecureStream", "PageFerry", "Handoff", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
     ]
     /// Modules that must not pull in Foundation, and what they may import beside our own.
