@@ -18,9 +18,10 @@ let tests: [SwiftSetting] = [
 let package = Package(
     name: "pageferry",
     products: [
-        .library(name: "PageFerry", targets: ["PageFerry", "Handoff"]),
+        .library(name: "PageFerry", targets: ["PageFerry", "NativeHandoff", "Handoff"]),
         .library(name: "PageEngine", targets: ["PageCore", "PageWire", "PageEngine", "HostMemory"]),
         .executable(name: "pageferry", targets: ["pageferry"]),
+        .library(name: "PageFerryLibrary", type: .static, targets: ["PageFerryLibrary"]),
         .library(name: "pageferry-preload", type: .dynamic, targets: ["PreloadShim"]),
         .library(name: "pageferry-fault-probe", type: .dynamic, targets: ["FaultProbe"]),
         .library(name: "pageferry-allocation-probe", type: .dynamic, targets: ["AllocationProbe"]),
@@ -59,12 +60,22 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
+        .target(name: "NativeHandoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault", "PageFerry"], swiftSettings: strict),
         .target(name: "Handoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault"], swiftSettings: strict),
+        // The library for C and everything that speaks C: the header, and what is behind it. `scripts/build-library` links it.
+        .target(name: "CPageFerry"),
+        .target(
+            name: "PageFerryLibrary",
+            dependencies: [
+                "CPageFerry", "PageCore", "PageEngine", "HostMemory", "Userfault", "StreamTransport", "SecureStream", "PageFerry", "NativeHandoff",
+            ],
+            exclude: ["pageferry.map"], swiftSettings: strict
+        ),
         .target(name: "PageSimulation", dependencies: ["PageCore", "PageWire", "PageEngine"], swiftSettings: strict),
         .target(
             name: "Demonstration",
             dependencies: [
-                "PageCore", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "PageCore", "PageFerry", "NativeHandoff", "Handoff", "HostMemory", "StreamTransport", "Userfault",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
@@ -72,7 +83,7 @@ let package = Package(
         .target(
             name: "Benchmarking",
             dependencies: [
-                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "NativeHandoff", "Handoff", "HostMemory", "StreamTransport", "Userfault",
                 "Verbs", "SecureStream", "PageSimulation", "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
@@ -81,7 +92,7 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
-                "SecureStream", "ServiceManager", "Confinement", "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
+                "SecureStream", "ServiceManager", "Confinement", "NativeHandoff", "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -109,14 +120,14 @@ let package = Package(
         .testTarget(name: "StreamTransportTests", dependencies: ["StreamTransport", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "VerbsTests", dependencies: ["Verbs"], swiftSettings: tests),
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport", "TestSupport"], swiftSettings: tests),
-        .testTarget(name: "HandoffTests", dependencies: ["Handoff", "CShims", "TestSupport"], swiftSettings: tests),
+        .testTarget(name: "HandoffTests", dependencies: ["NativeHandoff", "Handoff", "CShims", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SecureStreamTests", dependencies: ["SecureStream", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation", "PageEngine", "PageWire"], swiftSettings: tests),
-        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Demonstration", "Handoff", "SecureStream", "Verbs", "VerbsTransport", "TestSupport"], swiftSettings: tests),
+        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Demonstration", "NativeHandoff", "Handoff", "SecureStream", "Verbs", "VerbsTransport", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking", "PageEngine", "PageSimulation", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
-        .testTarget(name: "CommandTests", dependencies: ["ConfinementProbe", "Demonstration", "Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs", "TestSupport"], swiftSettings: tests),
+        .testTarget(name: "CommandTests", dependencies: ["ConfinementProbe", "Demonstration", "NativeHandoff", "Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs", "TestSupport"], swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]
 )

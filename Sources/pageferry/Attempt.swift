@@ -1,5 +1,6 @@
 import Handoff
 import HostMemory
+import NativeHandoff
 import PageFerry
 import StreamTransport
 

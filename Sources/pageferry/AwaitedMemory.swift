@@ -1,4 +1,5 @@
 import Handoff
+import NativeHandoff
 import PageCore
 
 /// Memory that a VMM has handed over, and the connection that tells of its end.

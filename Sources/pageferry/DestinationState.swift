@@ -1,4 +1,5 @@
 import Handoff
+import NativeHandoff
 import PageFerry
 
 /// What a destination's daemon leaves for the one that takes over.

@@ -1,4 +1,5 @@
 import Handoff
+import NativeHandoff
 import PageCore
 import PageFerry
 
@@ -28,7 +29,7 @@ struct HandoffDestination {
             connector.refuse(.cancelled)
             return
         }
-        let list = try DestinationRegion.list(from: memory.regions)
+        let list = try attempt { () throws(HandoffError) in try DestinationRegion.list(from: memory.regions) }
         let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
         if command.prefault { try command.prefault(regions) }
         let opened: OpenedDestination
@@ -90,7 +91,7 @@ struct HandoffDestination {
             left.kept = try service.keep(memory.regions)
             try state.write(left, to: DestinationState.name)
         }
-        let list = try DestinationRegion.list(from: memory.regions)
+        let list = try attempt { () throws(HandoffError) in try DestinationRegion.list(from: memory.regions) }
         let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
         let record = try attempt { () throws(SessionError) in
             try ResidentRecord.open(path: state.file(DestinationState.recordName), layout: regions.layout)

@@ -1,5 +1,6 @@
 import Glibc
 import Handoff
+import NativeHandoff
 
 /// A hand-off socket in a directory that only this user can enter; both go with this value.
 struct HandoffDirectory: ~Copyable {

@@ -5,7 +5,7 @@ struct PageFerryCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pageferry",
         abstract: "Moves a running machine's memory to another host after it has resumed there (post-copy).",
-        version: "0.1.0",
+        version: Version.text,
         subcommands: [
             SourceCommand.self, DestinationCommand.self, StatusCommand.self, RecoverCommand.self, DemoCommand.self, DemoMemoryCommand.self, ChaosCommand.self, Simulate.self, BenchCommand.self, CheckCommand.self,
             GuardCommand.self,

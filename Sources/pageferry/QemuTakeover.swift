@@ -1,5 +1,6 @@
 import Glibc
 import Handoff
+import NativeHandoff
 import PageCore
 import PageFerry
 import PageWire

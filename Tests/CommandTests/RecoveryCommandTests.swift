@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import Handoff
 import HostMemory
+import NativeHandoff
 import PageCore
 import TestSupport
 import Testing

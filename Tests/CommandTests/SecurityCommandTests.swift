@@ -1,6 +1,7 @@
 import Glibc
 import Handoff
 import HostMemory
+import NativeHandoff
 import PageCore
 import TestSupport
 import Testing

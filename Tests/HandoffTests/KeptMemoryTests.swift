@@ -6,6 +6,7 @@ import Testing
 import Userfault
 
 @testable import Handoff
+@testable import NativeHandoff
 
 /// Memory whose descriptors somebody keeps from daemon to daemon.
 @Suite(.leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))

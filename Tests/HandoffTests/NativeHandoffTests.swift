@@ -7,6 +7,7 @@ import Testing
 import Userfault
 
 @testable import Handoff
+@testable import NativeHandoff
 
 @Suite("Native hand-off", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))
 struct NativeHandoffTests {

@@ -6,6 +6,7 @@ import Testing
 import Userfault
 
 @testable import Handoff
+@testable import NativeHandoff
 
 /// The preload library in an unmodified QEMU, and in another program that maps a file.
 @Suite("Preload library", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted && qemuIsInstalled))

@@ -7,6 +7,7 @@ import Testing
 import Userfault
 
 @testable import Handoff
+@testable import NativeHandoff
 
 /// Everything a hostile or broken VMM may say is refused by one clear error, told to it, and nothing it sent stays open.
 @Suite("Native hand-off: refusals", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))

@@ -7,6 +7,7 @@ import Testing
 import Userfault
 
 @testable import Handoff
+@testable import NativeHandoff
 
 let seconds: UInt64 = 1_000_000_000
 

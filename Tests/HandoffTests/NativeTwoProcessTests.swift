@@ -6,6 +6,7 @@ import Testing
 import Userfault
 
 @testable import Handoff
+@testable import NativeHandoff
 
 /// A guest in a process of its own, whose memory this process serves.
 @Suite("Native hand-off between two processes", .leavesNothing, .serialized, .enabled(if: userfaultIsPermitted))

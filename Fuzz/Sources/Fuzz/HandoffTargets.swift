@@ -1,6 +1,7 @@
 import PageCore
 
 @testable import Handoff
+@testable import NativeHandoff
 
 /// The native hand-off, message by message and as a whole conversation.
 enum HandoffTargets {

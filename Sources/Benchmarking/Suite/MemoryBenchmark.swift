@@ -2,6 +2,7 @@ import Demonstration
 import Glibc
 import Handoff
 import HostMemory
+import NativeHandoff
 import PageCore
 import StreamTransport
 import Userfault

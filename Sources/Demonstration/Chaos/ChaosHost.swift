@@ -1,6 +1,7 @@
 import Glibc
 import Handoff
 import HostMemory
+import NativeHandoff
 import PageCore
 import PageFerry
 import Synchronization

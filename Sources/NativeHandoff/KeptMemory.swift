@@ -1,3 +1,4 @@
+import CShims
 import Glibc
 import HostMemory
 import PageCore
@@ -18,6 +19,32 @@ public struct KeptRegion: Codable, Sendable, Hashable {
     /// The first region with the same userfaultfd, and the first with the same file; its own number when it has its own.
     var userfaultOf: Int
     var fileOf: Int
+
+    /// A region that came another way than by this hand-off; the modes its kind needs.
+    public init(
+        name: String, address: UInt64, lengthBytes: UInt64, fileOffset: UInt64, pageSizeBytes: UInt32, isShared: Bool, userfaultOf: Int,
+        fileOf: Int
+    ) {
+        let (kind, modes): (HandoffMemoryKind, UserfaultModes) = isShared ? (.shared, [.missing, .minor]) : (.anonymous, .missing)
+        self.init(
+            name: name, address: address, lengthBytes: lengthBytes, fileOffset: fileOffset, pageSizeBytes: pageSizeBytes,
+            kind: kind.rawValue, modes: UInt16(modes.rawValue), userfaultOf: userfaultOf, fileOf: fileOf)
+    }
+
+    init(
+        name: String, address: UInt64, lengthBytes: UInt64, fileOffset: UInt64, pageSizeBytes: UInt32, kind: UInt16, modes: UInt16,
+        userfaultOf: Int, fileOf: Int
+    ) {
+        self.name = name
+        self.address = address
+        self.lengthBytes = lengthBytes
+        self.fileOffset = fileOffset
+        self.pageSizeBytes = pageSizeBytes
+        self.kind = kind
+        self.modes = modes
+        self.userfaultOf = userfaultOf
+        self.fileOf = fileOf
+    }
 }
 
 /// Descriptors of handed-over memory under names, for whoever keeps them.
@@ -28,8 +55,8 @@ public enum KeptMemory {
     /// The names under which a region's descriptors are kept, where it has its own.
     public static func names(_ region: Int) -> [String] { [userfaultName(region), fileName(region)] }
 
-    static func userfaultName(_ region: Int) -> String { "userfault-\(region)" }
-    static func fileName(_ region: Int) -> String { "file-\(region)" }
+    public static func userfaultName(_ region: Int) -> String { "userfault-\(region)" }
+    public static func fileName(_ region: Int) -> String { "file-\(region)" }
 
     /// Names each descriptor once, and says what has to be remembered beside them.
     ///
@@ -54,13 +81,20 @@ public enum KeptMemory {
 
     /// A store that finds the same open file twice keeps it once.
     private static func firstWithSameFile(_ regions: borrowing HandedOverRegions, _ index: Int) throws(HandoffError) -> Int {
-        guard regions[index].file != nil else { return index }
-        for earlier in 0..<index where regions[earlier].file != nil {
-            do throws(HostMemoryError) {
-                if try regions[earlier].file!.isSameFile(as: regions[index].file!) { return earlier }
-            } catch { throw .badFile(name: regions[index].name, detail: error.description) }
+        guard let file = regions[index].fileDescriptor() else { return index }
+        let wanted = try identity(file)
+        for earlier in 0..<index {
+            if let other = regions[earlier].fileDescriptor(), try identity(other) == wanted { return earlier }
         }
         return index
+    }
+
+    /// Device and inode: what makes two descriptors those of one file.
+    private static func identity(_ descriptor: Int32) throws(HandoffError) -> [UInt64] {
+        var status = stat()
+        // SAFETY: the kernel fills this local variable.
+        guard unsafe fstat(descriptor, &status) == 0 else { throw .systemCall(call: "fstat(2)", code: errno) }
+        return [UInt64(status.st_dev), UInt64(status.st_ino)]
     }
 }
 
