@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release guest rxe rxe-shell test asan tsan test-rdma simulate fuzz demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
+.PHONY: help packages guest-packages build release library guest rxe rxe-shell test asan tsan test-rdma simulate fuzz demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,11 +27,14 @@ build: packages ## build everything (debug)
 release: packages ## build everything (release)
 	scripts/build-release
 
+library: packages ## build libpageferry.so for C and what speaks C, with its header and pkg-config file, in .build/library
+	scripts/build-library
+
 guest: guest-packages ## make the demo guest: kernel, initramfs, disk
 	perf/guest/make-guest
 
 test: guest-packages ## all tests; prints what was skipped and why
-	@scripts/ensure-packages services
+	@scripts/ensure-packages services library
 	scripts/test
 
 test-rdma: ## the RDMA tests in soft-RoCE guests, or on this host: PAGEFERRY_RDMA=device make test-rdma

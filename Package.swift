@@ -127,6 +127,8 @@ let package = Package(
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking", "PageEngine", "PageSimulation", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
+        .testTarget(
+            name: "LibraryTests", dependencies: ["PageFerryLibrary", "CPageFerry", "pageferry", "TestSupport"], exclude: ["Fixtures"], swiftSettings: tests),
         .testTarget(name: "CommandTests", dependencies: ["ConfinementProbe", "Demonstration", "NativeHandoff", "Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs", "TestSupport"], swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

@@ -6,7 +6,7 @@ import PageFerry
 import SecureStream
 import StreamTransport
 
-// The functions of pageferry.h. SAFETY, for all of them: what a pointer leads to is the caller's, of the type the header says, and
+// The functions of pageferry.h. SAFETY: for all of them, what a pointer leads to is the caller's, of the type the header says, and
 // lives for the call; NULL and sizes are checked before it is followed, and nothing keeps it.
 
 private let seconds: UInt64 = 1_000_000_000

@@ -104,7 +104,7 @@ import Testing
     @Test func integrationTestsLookForWhatTheyLeave() throws {
         let folders = [
             "ServiceManagerTests", "UringTests", "UserfaultTests", "HostMemoryTests", "StreamTransportTests", "VerbsTransportTests", "HandoffTests", "PageFerryTests",
-            "CommandTests",
+            "CommandTests", "LibraryTests",
         ]
         for file in try Self.files(under: "Tests", suffixes: ["swift"]) where folders.contains(file.module) {
             for (number, line) in file.lines.enumerated() where line.contains("@Suite") {

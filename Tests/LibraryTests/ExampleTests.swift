@@ -1,0 +1,132 @@
+import Foundation
+import Glibc
+import TestSupport
+import Testing
+
+/// Where the library and its examples are, as scripts/build-library and the repository have them.
+enum LibraryFiles {
+    static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+    static let directory = "\(root)/.build/library"
+    static let fixtures = "\(root)/Tests/LibraryTests/Fixtures"
+    static let pageferry = URL(filePath: (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "/")
+        .deletingLastPathComponent().appending(path: "pageferry").path
+
+    /// Whether the library and what builds against it are here; prints what is missing.
+    static let areHere: Bool = {
+        for path in ["\(directory)/libpageferry.so.0", "/usr/bin/cc", "/usr/bin/pkg-config", pageferry] where access(path, R_OK) != 0 {
+            print("skipped: the library for C; there is no \(path): scripts/ensure-packages library, scripts/build-library")
+            return false
+        }
+        return true
+    }()
+}
+
+/// The examples, built and run as a stranger would: with a compiler, pkg-config and the library.
+@Suite(.leavesNothing, .serialized, .enabled(if: LibraryFiles.areHere)) struct ExampleTests {
+    private let scratch: String
+
+    init() throws {
+        var template = Array("/tmp/pf-library-test.XXXXXX".utf8CString)
+        try #require(mkdtemp(&template) != nil)
+        scratch = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// Runs a shell's command in the scratch directory, with the library to be found; its output, both streams.
+    private func run(_ command: String, code: Int32 = 0, location: SourceLocation = #_sourceLocation) throws -> String {
+        let output = "\(scratch)/output"
+        let line = """
+            cd '\(scratch)' && export PKG_CONFIG_PATH='\(LibraryFiles.directory)' LD_LIBRARY_PATH='\(LibraryFiles.directory)' && \
+            { \(command); } >'\(output)' 2>&1
+            """
+        let status = try shell(line)
+        let text = fileText(output) ?? ""
+        #expect(status == code, "\(text)", sourceLocation: location)
+        return text
+    }
+
+    private func shell(_ line: String) throws -> Int32 {
+        var process: pid_t = 0
+        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("sh"), strdup("-c"), strdup(line), nil]
+        defer { for argument in arguments { free(argument) } }
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        var none = sigset_t()
+        sigemptyset(&none)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+        try #require(posix_spawn(&process, "/bin/sh", nil, &attributes, &arguments, environ) == 0)
+        var status: Int32 = 0
+        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+        return status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
+    }
+
+    private func compile(_ source: String, _ program: String) throws {
+        let text = try run("cc -std=c11 -Wall -Wextra -Werror -pthread -o \(program) '\(source)' $(pkg-config --cflags --libs pageferry)")
+        #expect(text.isEmpty, "\(text)")
+    }
+
+    /// Serves a file of a megabyte while `client` runs, which gets its address as $ADDRESS; the file's bytes, and what was said.
+    private func serving(_ client: String) throws -> (bytes: [UInt8], output: String) {
+        let bytes = (0..<(1 << 20)).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 12) }
+        try Data(bytes).write(to: URL(filePath: "\(scratch)/memory"))
+        let output = try run("""
+            '\(LibraryFiles.pageferry)' source --memory memory --listen unix:socket --sessions 1 2>source.log & source=$!
+            while [ ! -S socket ] && kill -0 $source; do sleep 0.02; done
+            timeout 60 \(client); status=$?
+            [ $status = 0 ] || kill $source
+            wait $source; exit $status
+            """)
+        return (bytes, output)
+    }
+
+    private func clean() { try? FileManager.default.removeItem(atPath: scratch) }
+
+    @Test func cPagesIn() throws {
+        defer { clean() }
+        try compile("\(LibraryFiles.root)/Examples/c/page-in.c", "page-in")
+        let (bytes, output) = try serving("./page-in unix:socket 1048576")
+        let checksum = bytes.reduce(14_695_981_039_346_656_037 as UInt64) { ($0 ^ UInt64($1)) &* 1_099_511_628_211 }
+        let text = String(checksum, radix: 16)
+        #expect(output.hasPrefix("checksum \(String(repeating: "0", count: 16 - text.count))\(text), "), "\(output)")
+    }
+
+    @Test(.enabled(if: access("/usr/bin/python3", X_OK) == 0)) func pythonPagesIn() throws {
+        defer { clean() }
+        let (_, output) = try serving("/usr/bin/python3 '\(LibraryFiles.root)/Examples/python/page_in.py' unix:socket 1048576")
+        let checksum = try run("/usr/bin/python3 -c 'import zlib; print(\"crc32 %08x\" % zlib.crc32(open(\"memory\", \"rb\").read()))'")
+        #expect(output == checksum)
+    }
+
+    @Test func aVMMServesItsOwnFaults() throws {
+        defer { clean() }
+        try compile("\(LibraryFiles.root)/Examples/vmm-thread/vmm.c", "vmm")
+        let lines = try run("timeout 60 ./vmm").split(separator: "\n").map { line in line.split(separator: " ").map { String($0) } }
+        try #require(lines.count == 2 && lines.allSatisfy { $0.count >= 4 }, "\(lines)")
+        // "after the move: SUM SUM, N faults", and "without it: SUM SUM".
+        let moved = lines[0].dropFirst(3).prefix(2).map { $0.replacing(",", with: "") }
+        #expect(moved == Array(lines[1].dropFirst(2)), "\(lines)")
+        #expect(Int(lines[0][5]) ?? 0 > 0, "its memory came by faults: \(lines)")
+    }
+
+    /// The binary interface only grows: each line of Fixtures/abi.txt stays, and a new one is written down there.
+    @Test func theBinaryInterfaceIsAsItWas() throws {
+        defer { clean() }
+        try compile("\(LibraryFiles.fixtures)/abi.c", "abi")
+        let actual = try run("""
+            nm -D --defined-only '\(LibraryFiles.directory)/libpageferry.so.0' | awk '{print $3}' | sed 's/@@/ /' | LC_ALL=C sort; ./abi
+            """)
+        #expect(actual.split(separator: "\n") == (fileText("\(LibraryFiles.fixtures)/abi.txt") ?? "").split(separator: "\n"))
+    }
+
+    /// It brings its own runtime: of shared libraries it needs those that Debian has.
+    @Test func nothingOfAToolchainIsNeeded() throws {
+        defer { clean() }
+        let needed = try run("readelf -d '\(LibraryFiles.directory)/libpageferry.so.0' | sed -n 's/.*NEEDED.*\\[\\(.*\\)\\]/\\1/p'")
+        let allowed: Set<Substring> = [
+            "liburing.so.2", "libibverbs.so.1", "librdmacm.so.1", "libssl.so.3", "libcrypto.so.3", "libm.so.6", "libstdc++.so.6",
+            "libgcc_s.so.1", "libc.so.6", "ld-linux-x86-64.so.2",
+        ]
+        #expect(Set(needed.split(separator: "\n")).subtracting(allowed) == [])
+    }
+}
