@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release library guest rxe rxe-shell test asan tsan test-rdma simulate fuzz demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
+.PHONY: help packages guest-packages build release library manual install deb guest rxe rxe-shell test asan tsan test-rdma simulate fuzz demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,16 @@ release: packages ## build everything (release)
 
 library: packages ## build libpageferry.so for C and what speaks C, with its header and pkg-config file, in .build/library
 	scripts/build-library
+
+manual: packages ## write Packaging/pageferry.1 anew
+	scripts/make-manual
+
+install: release library guest ## install below DESTDIR and PREFIX (/usr/local): program, library, header, units, man page, completions
+	DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) scripts/install
+
+deb: release library guest ## make a Debian package of it in .build/deb
+	@scripts/ensure-packages deb
+	scripts/make-deb
 
 guest: guest-packages ## make the demo guest: kernel, initramfs, disk
 	perf/guest/make-guest
