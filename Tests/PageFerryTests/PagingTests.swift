@@ -44,6 +44,8 @@ import Testing
 
     @Test(arguments: Link.all) func anonymousMemory(_ link: Link) throws { try move(.anonymous, link, pages: 4096) }
 
+    @Test(arguments: Link.all) func anonymousMemoryInPieces(_ link: Link) throws { try move(.anonymousPieces, link, pages: 4096) }
+
     @Test(arguments: Link.all) func hugePages(_ link: Link) throws {
         guard let reserve = HugePageReserve(count: 24) else { return }
         try move(.hugePages, link, pages: 8)
@@ -88,7 +90,7 @@ import Testing
     }
 
     /// Pages given up before and during the paging read as zero from then on, unless they are written again.
-    @Test(arguments: Link.all.flatMap { link in [GuestKind.shared, .anonymous].map { ($0, link) } }, [1, 7, 42])
+    @Test(arguments: Link.all.flatMap { link in [GuestKind.shared, .anonymous, .anonymousPieces].map { ($0, link) } }, [1, 7, 42])
     func removal(_ way: (kind: GuestKind, link: Link), _ seed: UInt64) throws {
         let (kind, link) = way
         let pages = 4096

@@ -73,22 +73,33 @@ enum Expectation { case content, zero, rewritten }
 struct Words: @unchecked Sendable {
     let base: UnsafeMutablePointer<UInt64>
     let pageBytes: Int
+    /// The memory's first page lies this many pages behind the first address, and those that have no room there before it.
+    private let rotation: Int
+    private let pages: Int
 
-    init(_ address: UInt, _ pageSize: PageSize) {
+    init(_ address: UInt, _ pageSize: PageSize, rotation: Int = 0, pages: Int = .max) {
         base = UnsafeMutablePointer(bitPattern: address)!
         pageBytes = pageSize.bytes
+        self.rotation = rotation
+        self.pages = pages
     }
+
+    private func words(_ page: Int, _ piece: Int) -> UnsafeMutablePointer<UInt64> {
+        base + (page + rotation) % pages * (pageBytes / 8) + piece * 512
+    }
+
+    func address(_ page: Int) -> UnsafeMutableRawPointer { UnsafeMutableRawPointer(words(page, 0)) }
 
     /// Fills a page.
     func write(_ page: Int, _ expectation: Expectation = .content) {
         for piece in 0..<(pageBytes / 4096) {
-            memcpy(base + page * (pageBytes / 8) + piece * 512, expected(page, piece, expectation), 4096)
+            memcpy(words(page, piece), expected(page, piece, expectation), 4096)
         }
     }
 
     func isRight(_ page: Int, _ expectation: Expectation = .content) -> Bool {
         (0..<(pageBytes / 4096)).allSatisfy { piece in
-            memcmp(base + page * (pageBytes / 8) + piece * 512, expected(page, piece, expectation), 4096) == 0
+            memcmp(words(page, piece), expected(page, piece, expectation), 4096) == 0
         }
     }
 
@@ -103,6 +114,8 @@ struct Words: @unchecked Sendable {
 
 enum GuestKind: String, CaseIterable, Sendable {
     case shared, anonymous, hugePages
+    /// One region of anonymous memory in two runs of addresses, the later one first.
+    case anonymousPieces
 
     var pageSize: PageSize { self == .hugePages ? .twoMiB : .fourKiB }
 }
@@ -132,6 +145,7 @@ final class Guest: @unchecked Sendable {
     let words: Words
     private let mapping: MappedMemory
     private let file: MemoryFile?
+    private let firstPieceBytes: Int
     let userfault: UserfaultDescriptor
 
     /// - Parameter events: what the VMM has asked its userfaultfd to tell beside removals.
@@ -139,7 +153,7 @@ final class Guest: @unchecked Sendable {
         self.kind = kind
         self.pages = pages
         let lengthBytes = pages * kind.pageSize.bytes
-        if kind == .anonymous {
+        if kind == .anonymous || kind == .anonymousPieces {
             let mapping = try MappedMemory(anonymousBytes: lengthBytes)
             userfault = try UserfaultDescriptor(required: events.union(.removeEvents))
             try userfault.register(address: mapping.address, lengthBytes: lengthBytes, modes: .missing)
@@ -156,10 +170,20 @@ final class Guest: @unchecked Sendable {
             address = mapping.address
             self.mapping = mapping
         }
-        words = Words(address, kind.pageSize)
+        firstPieceBytes = kind == .anonymousPieces ? lengthBytes / 3 & -kind.pageSize.bytes : lengthBytes
+        words = Words(address, kind.pageSize, rotation: (lengthBytes - firstPieceBytes) / kind.pageSize.bytes, pages: pages)
     }
 
     deinit { release() }
+
+    /// Where the region lies, in the order of its pages.
+    private var pieces: [DestinationRegion.Piece] {
+        let rest = mapping.lengthBytes - firstPieceBytes
+        if rest == 0 { return [.init(guestAddress: address, lengthBytes: firstPieceBytes)] }
+        return [
+            .init(guestAddress: address + UInt(rest), lengthBytes: firstPieceBytes), .init(guestAddress: address, lengthBytes: rest),
+        ]
+    }
 
     /// Ends every wait: what is missing reads as zero.
     func release() { try? userfault.unregister(address: address, lengthBytes: mapping.lengthBytes) }
@@ -170,14 +194,19 @@ final class Guest: @unchecked Sendable {
         var backing: DestinationRegion.Backing?
         if let copy = try file?.duplicated().release() { backing = .init(descriptor: copy, fileOffset: 0) }
         return DestinationRegion(
-            name: "memory", guestAddress: address, lengthBytes: mapping.lengthBytes, pageSize: kind.pageSize, userfault: descriptor,
-            backing: backing)
+            name: "memory", pieces: pieces, pageSize: kind.pageSize, userfault: descriptor, backing: backing)
     }
 
     /// Gives pages up, as a balloon does. Returns once the session has read the event.
     func remove(_ range: Range<Int>) -> Bool {
-        let start = UnsafeMutableRawPointer(words.base) + range.lowerBound * words.pageBytes
-        while madvise(start, range.count * words.pageBytes, file == nil ? MADV_DONTNEED : MADV_REMOVE) != 0 {
+        let seam = firstPieceBytes / words.pageBytes
+        return [range.clamped(to: 0..<seam), range.clamped(to: seam..<max(pages, seam))].allSatisfy { $0.isEmpty || removePiece($0) }
+    }
+
+    private func removePiece(_ range: Range<Int>) -> Bool {
+        while madvise(
+            words.address(range.lowerBound), range.count * words.pageBytes, file == nil ? MADV_DONTNEED : MADV_REMOVE) != 0
+        {
             guard errno == EAGAIN || errno == EINTR else { return false }
         }
         return true

@@ -211,9 +211,11 @@ struct DestinationCore: ~Copyable, TransportHandler {
             engine.fault(region, page, &memory)
         case .remove(let start, let end), .unmap(let start, let end):
             for region in 0..<RegionIndex(engine.layout.count) {
-                guard let range = memory.pages(of: region, from: start, to: end) else { continue }
-                memory.dropParked(range)
-                engine.removed(range, &memory)
+                for piece in 0..<memory.pieceCount(region) {
+                    guard let range = memory.pages(of: region, piece: piece, from: start, to: end) else { continue }
+                    memory.dropParked(range)
+                    engine.removed(range, &memory)
+                }
             }
         case .remap:
             // Not asked for at hand-off; a VMM that moves its memory anyway loses the session, not the data.

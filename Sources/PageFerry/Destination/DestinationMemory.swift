@@ -138,10 +138,12 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     /// The page that holds an address of the VMM, or nil when it is none of ours.
     func locate(_ address: UInt) -> (RegionIndex, PageIndex)? { regions.locate(address) }
 
-    /// The whole pages of a region inside a run of the VMM's addresses.
-    func pages(of region: RegionIndex, from start: UInt, to end: UInt) -> PageRange? {
-        regions.pages(of: region, from: start, to: end)
+    /// The whole pages of a region's piece inside a run of the VMM's addresses.
+    func pages(of region: RegionIndex, piece: Int, from start: UInt, to end: UInt) -> PageRange? {
+        regions.pages(of: region, piece: piece, from: start, to: end)
     }
+
+    func pieceCount(_ region: RegionIndex) -> Int { regions.pieceCount(region) }
 
     mutating func unregisterAll() {
         if let refusal = regions.unregisterAll() { fail(refusal) }

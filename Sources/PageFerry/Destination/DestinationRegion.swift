@@ -13,9 +13,20 @@ public struct DestinationRegion: Sendable {
         }
     }
 
+    /// A run of the region's pages as the process that runs the guest has mapped it.
+    public struct Piece: Sendable, Hashable {
+        public var guestAddress: UInt
+        public var lengthBytes: Int
+
+        public init(guestAddress: UInt, lengthBytes: Int) {
+            self.guestAddress = guestAddress
+            self.lengthBytes = lengthBytes
+        }
+    }
+
     public var name: String
-    /// Where the region lies in the process that runs the guest.
-    public var guestAddress: UInt
+    /// Where the region lies in the process that runs the guest: in one piece, or in several, in the order of its pages.
+    public var pieces: [Piece]
     public var lengthBytes: Int
     public var pageSize: PageSize
     /// The userfaultfd with which the range is registered: missing and minor for shared memory, missing for anonymous.
@@ -26,9 +37,16 @@ public struct DestinationRegion: Sendable {
     public init(
         name: String, guestAddress: UInt, lengthBytes: Int, pageSize: PageSize, userfault: Int32, backing: Backing?
     ) {
+        self.init(
+            name: name, pieces: [Piece(guestAddress: guestAddress, lengthBytes: lengthBytes)], pageSize: pageSize, userfault: userfault,
+            backing: backing)
+    }
+
+    /// - Parameter pieces: whole pages each, which do not overlap; all registered with the one userfaultfd.
+    public init(name: String, pieces: [Piece], pageSize: PageSize, userfault: Int32, backing: Backing?) {
         self.name = name
-        self.guestAddress = guestAddress
-        self.lengthBytes = lengthBytes
+        self.pieces = pieces
+        lengthBytes = pieces.reduce(0) { $0 + $1.lengthBytes }
         self.pageSize = pageSize
         self.userfault = userfault
         self.backing = backing

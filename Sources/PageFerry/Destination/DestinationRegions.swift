@@ -8,7 +8,8 @@ import Userfault
 public struct DestinationRegions: Sendable {
     /// SAFETY: `@safe`, and Sendable, because nothing changes after its init; the base address is that of the mapping it owns.
     @safe private final class Region: @unchecked Sendable {
-        let guestAddress: UInt
+        /// In the order of the region's pages.
+        let pieces: ContiguousArray<RegionPiece>
         let lengthBytes: Int
         let pageSize: PageSize
         let fileOffset: Int
@@ -20,7 +21,7 @@ public struct DestinationRegions: Sendable {
         @unsafe let base: UnsafeMutableRawPointer?
 
         init(_ region: DestinationRegion) throws(SessionError) {
-            guestAddress = region.guestAddress
+            pieces = RegionPiece.list(region.pieces)
             lengthBytes = region.lengthBytes
             pageSize = region.pageSize
             fileOffset = region.backing?.fileOffset ?? 0
@@ -120,22 +121,22 @@ public struct DestinationRegions: Sendable {
     /// The page that holds an address of the VMM, or nil when it is none of ours. O(regions).
     func locate(_ address: UInt) -> (RegionIndex, PageIndex)? {
         for (number, region) in regions.enumerated() {
-            if address >= region.guestAddress, address - region.guestAddress < UInt(region.lengthBytes) {
-                return (RegionIndex(number), Int(address - region.guestAddress) >> region.pageSize.shift)
+            for piece in region.pieces {
+                if let offset = piece.offset(of: address) { return (RegionIndex(number), offset >> region.pageSize.shift) }
             }
         }
         return nil
     }
 
-    /// The whole pages of a region inside a run of the VMM's addresses.
-    func pages(of number: RegionIndex, from start: UInt, to end: UInt) -> PageRange? {
+    /// Into how many runs of addresses a region is mapped.
+    func pieceCount(_ number: RegionIndex) -> Int { regions[Int(number)].pieces.count }
+
+    /// The whole pages of a region's piece inside a run of the VMM's addresses.
+    func pages(of number: RegionIndex, piece: Int, from start: UInt, to end: UInt) -> PageRange? {
         let region = regions[Int(number)]
-        let low = max(start, region.guestAddress)
-        let high = min(end, region.guestAddress + UInt(region.lengthBytes))
-        guard low < high else { return nil }
-        let mask = region.pageSize.bytes - 1
-        let first = (Int(low - region.guestAddress) + mask) >> region.pageSize.shift
-        let last = Int(high - region.guestAddress) >> region.pageSize.shift
+        guard let bytes = region.pieces[piece].offsets(from: start, to: end) else { return nil }
+        let first = (bytes.lowerBound + region.pageSize.bytes - 1) >> region.pageSize.shift
+        let last = bytes.upperBound >> region.pageSize.shift
         return first < last ? PageRange(region: number, first: first, count: last - first) : nil
     }
 
@@ -144,10 +145,12 @@ public struct DestinationRegions: Sendable {
     /// - Returns: what the kernel refused, or nil.
     func wakeAll() -> SessionError? {
         for region in regions {
-            do throws(UserfaultError) {
-                try region.userfault.wake(address: region.guestAddress, lengthBytes: region.lengthBytes)
-            } catch {
-                return .memory("cannot wake the threads that wait for guest memory: \(error.description)")
+            for piece in region.pieces {
+                do throws(UserfaultError) {
+                    try region.userfault.wake(address: piece.guestAddress, lengthBytes: piece.lengthBytes)
+                } catch {
+                    return .memory("cannot wake the threads that wait for guest memory: \(error.description)")
+                }
             }
         }
         return nil
@@ -159,12 +162,14 @@ public struct DestinationRegions: Sendable {
     func unregisterAll() -> SessionError? {
         var failure: SessionError?
         for region in regions {
-            do throws(UserfaultError) {
-                try region.userfault.unregister(address: region.guestAddress, lengthBytes: region.lengthBytes)
-            } catch .systemCall(_, EINVAL), .systemCall(_, ENOMEM), .systemCall(_, ESRCH) {
-                // The VMM unmapped the region, or has ended: it has nothing registered any more.
-            } catch {
-                failure = .memory("cannot take the userfaultfd off guest memory: \(error.description)")
+            for piece in region.pieces {
+                do throws(UserfaultError) {
+                    try region.userfault.unregister(address: piece.guestAddress, lengthBytes: piece.lengthBytes)
+                } catch .systemCall(_, EINVAL), .systemCall(_, ENOMEM), .systemCall(_, ESRCH) {
+                    // The VMM unmapped the region, or has ended: it has nothing registered any more.
+                } catch {
+                    failure = .memory("cannot take the userfaultfd off guest memory: \(error.description)")
+                }
             }
         }
         return failure
@@ -184,8 +189,9 @@ public struct DestinationRegions: Sendable {
     /// The bytes of the range lie in mapping B: maps them into the guest.
     func install(_ range: PageRange) -> InstallOutcome {
         let region = regions[Int(range.region)]
-        return region.userfault.continueRange(
-            address: address(range, region), lengthBytes: range.count << region.pageSize.shift, pageSize: region.pageSize)
+        return region.pieces.install(bytes(range, region)) { address, _, lengthBytes in
+            region.userfault.continueRange(address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
+        }
     }
 
     /// Puts a range's bytes into mapping B, from this process's memory; nothing of it is visible yet.
@@ -215,9 +221,9 @@ public struct DestinationRegions: Sendable {
     /// Copies a range in from this process's memory.
     func copy(_ range: PageRange, from source: UInt) -> InstallOutcome {
         let region = regions[Int(range.region)]
-        return region.userfault.copy(
-            source: source, address: address(range, region), lengthBytes: range.count << region.pageSize.shift,
-            pageSize: region.pageSize)
+        return region.pieces.install(bytes(range, region)) { address, offset, lengthBytes in
+            region.userfault.copy(source: source + UInt(offset), address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
+        }
     }
 
     /// Makes one settled page visible: what mapping B holds, or zeros when it holds nothing.
@@ -230,8 +236,9 @@ public struct DestinationRegions: Sendable {
         // A huge page has no zero operation; for shared memory a page that got present meanwhile answers "already", its
         // thread is woken, faults once more, and finds it above.
         if region.pageSize == .fourKiB {
-            return region.userfault.zero(
-                address: address(page, region), lengthBytes: region.pageSize.bytes, pageSize: region.pageSize)
+            return region.pieces.install(bytes(page, region)) { address, _, lengthBytes in
+                region.userfault.zero(address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
+            }
         }
         return copy(page, from: zeroPage.memory.address)
     }
@@ -251,7 +258,7 @@ public struct DestinationRegions: Sendable {
         }
     }
 
-    private func address(_ range: PageRange, _ region: Region) -> UInt {
-        region.guestAddress + UInt(range.first << region.pageSize.shift)
+    private func bytes(_ range: PageRange, _ region: Region) -> Range<Int> {
+        range.first << region.pageSize.shift..<range.end << region.pageSize.shift
     }
 }
