@@ -18,7 +18,7 @@ let tests: [SwiftSetting] = [
 let package = Package(
     name: "pageferry",
     products: [
-        .library(name: "PageFerry", targets: ["PageFerry", "NativeHandoff", "Handoff"]),
+        .library(name: "PageFerry", targets: ["PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff"]),
         .library(name: "PageEngine", targets: ["PageCore", "PageWire", "PageEngine", "HostMemory"]),
         .executable(name: "pageferry", targets: ["pageferry"]),
         .library(name: "PageFerryLibrary", type: .static, targets: ["PageFerryLibrary"]),
@@ -61,6 +61,7 @@ let package = Package(
             swiftSettings: strict
         ),
         .target(name: "NativeHandoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault", "PageFerry"], swiftSettings: strict),
+        .target(name: "FirecrackerHandoff", dependencies: ["CShims", "PageCore", "Userfault", "NativeHandoff"], swiftSettings: strict),
         .target(name: "Handoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault"], swiftSettings: strict),
         // The library for C and everything that speaks C: the header, and what is behind it. `scripts/build-library` links it.
         .target(name: "CPageFerry"),
@@ -92,7 +93,7 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
-                "SecureStream", "ServiceManager", "Confinement", "NativeHandoff", "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
+                "SecureStream", "ServiceManager", "Confinement", "NativeHandoff", "FirecrackerHandoff", "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -109,6 +110,8 @@ let package = Package(
 
         // What several test targets share; it links Testing, and no product has it.
         .target(name: "TestSupport", dependencies: ["CShims"], path: "Tests/TestSupport", swiftSettings: tests),
+        // A process that behaves as Firecracker does at its hand-off.
+        .executableTarget(name: "FirecrackerVMM", path: "Tests/FirecrackerVMM"),
         .testTarget(name: "TestSupportTests", dependencies: ["TestSupport", "HostMemory", "PageFerry"], swiftSettings: tests),
         .testTarget(name: "ServiceManagerTests", dependencies: ["ServiceManager", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "PageCoreTests", dependencies: ["PageCore"], swiftSettings: tests),
@@ -120,7 +123,7 @@ let package = Package(
         .testTarget(name: "StreamTransportTests", dependencies: ["StreamTransport", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "VerbsTests", dependencies: ["Verbs"], swiftSettings: tests),
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport", "TestSupport"], swiftSettings: tests),
-        .testTarget(name: "HandoffTests", dependencies: ["NativeHandoff", "Handoff", "CShims", "TestSupport"], swiftSettings: tests),
+        .testTarget(name: "HandoffTests", dependencies: ["NativeHandoff", "FirecrackerHandoff", "Handoff", "CShims", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SecureStreamTests", dependencies: ["SecureStream", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation", "PageEngine", "PageWire"], swiftSettings: tests),
         .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Demonstration", "NativeHandoff", "Handoff", "SecureStream", "Verbs", "VerbsTransport", "TestSupport"], swiftSettings: tests),
@@ -129,7 +132,7 @@ let package = Package(
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
         .testTarget(
             name: "LibraryTests", dependencies: ["PageFerryLibrary", "CPageFerry", "pageferry", "TestSupport"], exclude: ["Fixtures"], swiftSettings: tests),
-        .testTarget(name: "CommandTests", dependencies: ["ConfinementProbe", "Demonstration", "NativeHandoff", "Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs", "TestSupport"], swiftSettings: tests),
+        .testTarget(name: "CommandTests", dependencies: ["ConfinementProbe", "FirecrackerVMM", "Demonstration", "NativeHandoff", "Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs", "TestSupport"], swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]
 )

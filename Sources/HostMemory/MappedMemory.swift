@@ -17,10 +17,14 @@ import PageCore
     ///
     /// Nothing is allocated by mapping. Both bounds are whole pages inside the file: access beyond it would be a SIGBUS.
     ///
-    /// - Parameter reserves: whether huge pages are set aside for what is absent, so that writing to it cannot fail.
+    /// - Parameters:
+    ///   - reserves: whether huge pages are set aside for what is absent, so that writing to it cannot fail.
+    ///   - pageSize: in which pages the mapping is spoken of; at least the file's own, which is the default.
     public init(
-        of file: borrowing MemoryFile, offset: Int = 0, lengthBytes: Int, access: MemoryFile.Access, reserves: Bool = true
+        of file: borrowing MemoryFile, offset: Int = 0, lengthBytes: Int, access: MemoryFile.Access, reserves: Bool = true,
+        pageSize: PageSize? = nil
     ) throws(HostMemoryError) {
+        precondition((pageSize?.bytes ?? .max) >= file.pageSize.bytes, "a page of the file is not cut")
         let fileBytes = try file.lengthBytes()
         let mask = file.pageSize.bytes - 1
         guard offset >= 0, lengthBytes > 0, (offset | lengthBytes) & mask == 0, offset <= fileBytes,
@@ -35,7 +39,7 @@ import PageCore
         else { throw .cannotMap(lengthBytes: lengthBytes, pageSizeBytes: file.pageSize.bytes, code: errno) }
         unsafe pointer = address
         self.lengthBytes = lengthBytes
-        pageSize = file.pageSize
+        self.pageSize = pageSize ?? file.pageSize
         self.access = access
     }
 

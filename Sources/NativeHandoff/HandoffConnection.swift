@@ -4,26 +4,32 @@ import HostMemory
 import PageCore
 import Userfault
 
-/// The connection of one VMM. It is kept open as long as the memory is served: its end says that the VMM has gone.
-public struct HandoffConnection: ~Copyable, Sendable {
-    /// Who is at the other end, as the kernel says (SO_PEERCRED).
-    public struct Peer: Sendable, Hashable {
-        public let processIdentifier: Int32
-        public let userIdentifier: UInt32
-        public let groupIdentifier: UInt32
-    }
+/// Who is at the other end of a unix socket, as the kernel says (SO_PEERCRED).
+public struct HandoffPeer: Sendable, Hashable {
+    public let processIdentifier: Int32
+    public let userIdentifier: UInt32
+    public let groupIdentifier: UInt32
 
-    public let peer: Peer
-    private let socket: HandoffSocket
-
-    init(_ socket: consuming HandoffSocket) throws(HandoffError) {
+    package init(of socket: borrowing HandoffSocket) throws(HandoffError) {
         var process: Int32 = 0
         var user: UInt32 = 0
         var group: UInt32 = 0
         // SAFETY: the shim writes three integers, these variables.
         let answer = unsafe pageferry_unix_peer(socket.rawValue, &process, &user, &group)
         guard answer == 0 else { throw .systemCall(call: "SO_PEERCRED", code: -answer) }
-        peer = Peer(processIdentifier: process, userIdentifier: user, groupIdentifier: group)
+        processIdentifier = process
+        userIdentifier = user
+        groupIdentifier = group
+    }
+}
+
+/// The connection of one VMM. It is kept open as long as the memory is served: its end says that the VMM has gone.
+public struct HandoffConnection: ~Copyable, Sendable {
+    public let peer: HandoffPeer
+    private let socket: HandoffSocket
+
+    init(_ socket: consuming HandoffSocket) throws(HandoffError) {
+        peer = try HandoffPeer(of: socket)
         self.socket = socket
     }
 

@@ -63,19 +63,27 @@ public struct HandoffListener: ~Copyable, Sendable {
     public borrowing func accept(timeoutNanoseconds: UInt64) throws(HandoffError) -> HandoffConnection {
         let deadline = HandoffDeadline(timeoutNanoseconds: timeoutNanoseconds)
         while true {
+            let connection = try HandoffConnection(try acceptAny(deadline))
+            if permits(connection.peer) { return connection }
+            try? connection.refuse("user \(connection.peer.userIdentifier) may not hand memory over here: run the VMM as the socket's owner")
+        }
+    }
+
+    /// Whoever connects first, whatever protocol it speaks; `permits` says whether it may.
+    package borrowing func acceptAny(_ deadline: HandoffDeadline) throws(HandoffError) -> HandoffSocket {
+        while true {
             try socket.wait(for: POLLIN, deadline, "waiting for a VMM to connect to '\(path)'")
             let connected = pageferry_unix_accept(socket.rawValue)
-            if connected >= 0 {
-                let connection = try HandoffConnection(HandoffSocket(adopting: connected))
-                if Self.permits(user: connection.peer.userIdentifier, owner: owner, ownUser: geteuid()) { return connection }
-                try? connection.refuse("user \(connection.peer.userIdentifier) may not hand memory over here: run the VMM as the socket's owner")
-                continue
-            }
+            if connected >= 0 { return HandoffSocket(adopting: connected) }
             // The peer may have gone between poll and accept.
             guard [EAGAIN, EINTR, ECONNABORTED].contains(-connected) else {
                 throw .systemCall(call: "accept4(2)", code: -connected)
             }
         }
+    }
+
+    package borrowing func permits(_ peer: HandoffPeer) -> Bool {
+        Self.permits(user: peer.userIdentifier, owner: owner, ownUser: geteuid())
     }
 
     private static func removeDeadSocket(_ path: String) throws(HandoffError) {

@@ -3,8 +3,8 @@ import Glibc
 import PageCore
 
 /// A connected unix socket that carries hand-off messages and descriptors. Every wait has a deadline.
-struct HandoffSocket: ~Copyable, Sendable {
-    let rawValue: Int32
+package struct HandoffSocket: ~Copyable, Sendable {
+    package let rawValue: Int32
 
     init(adopting descriptor: Int32) { rawValue = descriptor }
 
@@ -70,22 +70,35 @@ struct HandoffSocket: ~Copyable, Sendable {
     private borrowing func receive(
         _ count: Int, _ descriptors: inout ReceivedDescriptors, _ deadline: HandoffDeadline, _ step: String
     ) throws(HandoffError) -> [UInt8] {
+        var bytes: [UInt8] = []
+        while bytes.count < count {
+            let more = try receiveSome(atMost: count - bytes.count, &descriptors, deadline, step)
+            if more.isEmpty { break }
+            bytes += more
+        }
+        return bytes
+    }
+
+    /// What has come, at most `count` bytes, and the descriptors that came along; waits for the first byte.
+    ///
+    /// - Returns: nothing when the peer ended the connection.
+    package borrowing func receiveSome(
+        atMost count: Int, _ descriptors: inout ReceivedDescriptors, _ deadline: HandoffDeadline, _ step: String
+    ) throws(HandoffError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
-        var received = 0
-        while received < count {
+        while true {
             // SAFETY: the array lives for the call, and its count bounds what is written.
             let answer = unsafe bytes.withUnsafeMutableBytes { buffer in
-                unsafe pageferry_handoff_receive(rawValue, buffer.baseAddress! + received, buffer.count - received)
+                unsafe pageferry_handoff_receive(rawValue, buffer.baseAddress, buffer.count)
             }
             descriptors.append(answer)
             switch answer.bytes {
-            case 1...: received += Int(answer.bytes)
-            case 0, Int64(-ECONNRESET): return Array(bytes[..<received])
+            case 1...: return Array(bytes[..<Int(answer.bytes)])
+            case 0, Int64(-ECONNRESET): return []
             case Int64(-EAGAIN): try wait(for: POLLIN, deadline, step)
             default: throw .systemCall(call: "recvmsg(2)", code: Int32(truncatingIfNeeded: -answer.bytes))
             }
         }
-        return bytes
     }
 
     borrowing func wait(
@@ -103,10 +116,10 @@ struct HandoffSocket: ~Copyable, Sendable {
 }
 
 /// A moment of the monotonic clock.
-struct HandoffDeadline: Sendable {
+package struct HandoffDeadline: Sendable {
     private let nanoseconds: UInt64
 
-    init(timeoutNanoseconds: UInt64) {
+    package init(timeoutNanoseconds: UInt64) {
         let (sum, overflow) = Self.now().addingReportingOverflow(timeoutNanoseconds)
         nanoseconds = overflow ? .max : sum
     }
@@ -134,16 +147,16 @@ struct ReceivedMessage: ~Copyable {
 }
 
 /// Descriptors that came from a peer; those nobody took are closed.
-struct ReceivedDescriptors: ~Copyable {
+package struct ReceivedDescriptors: ~Copyable {
     private var descriptors: [Int32] = []
-    private(set) var cutOff = false
+    package private(set) var cutOff = false
 
-    init() {}
+    package init() {}
 
     deinit { for descriptor in descriptors where descriptor >= 0 { close(descriptor) } }
 
     /// The number received, taken or not.
-    var count: Int { descriptors.count }
+    package var count: Int { descriptors.count }
 
     mutating func append(_ received: pageferry_handoff_received) {
         // SAFETY: a C array of integers, of which the shim filled the first `count`.
@@ -156,12 +169,12 @@ struct ReceivedDescriptors: ~Copyable {
     }
 
     /// Takes a descriptor over that came another way; nil is none.
-    mutating func append(_ descriptor: Int32?) {
+    package mutating func append(_ descriptor: Int32?) {
         if let descriptor { descriptors.append(descriptor) }
     }
 
     /// The descriptor at `index`, now the caller's.
-    mutating func take(_ index: Int) -> Int32 {
+    package mutating func take(_ index: Int) -> Int32 {
         defer { descriptors[index] = -1 }
         return descriptors[index]
     }

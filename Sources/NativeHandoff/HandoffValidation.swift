@@ -136,3 +136,20 @@ enum HandoffValidation {
         }
     }
 }
+
+extension HandedOverRegions {
+    /// Adds a run of the VMM's anonymous memory that came by another hand-off, with the same checks.
+    ///
+    /// - Parameters:
+    ///   - fileOffset: where its content begins in the source's memory file.
+    ///   - descriptors: holds the userfaultfd when this is the first region, which all share.
+    package mutating func appendAnonymous(
+        name: String, address: UInt64, lengthBytes: UInt64, fileOffset: UInt64, pageSizeBytes: UInt32, _ descriptors: inout ReceivedDescriptors
+    ) throws(HandoffError) {
+        let announced = HandoffRegionMessage(
+            name: name, address: address, lengthBytes: lengthBytes, fileOffset: fileOffset, pageSizeBytes: pageSizeBytes,
+            kind: HandoffMemoryKind.anonymous.rawValue, modes: UInt16(UserfaultModes.missing.rawValue),
+            userfaultOf: count == 0 ? HandoffProtocol.ownUserfault : 0)
+        append(try HandoffValidation.region(announced, &descriptors, after: self))
+    }
+}

@@ -1,28 +1,38 @@
+import FirecrackerHandoff
 import Handoff
 import NativeHandoff
 import PageCore
+import PageFerry
 
-/// Memory that a VMM has handed over, and the connection that tells of its end.
+/// Memory that a VMM has handed over, and what tells of that VMM's end.
 struct AwaitedMemory: ~Copyable {
-    let connection: HandoffConnection
+    enum Client: ~Copyable {
+        case native(HandoffConnection)
+        case firecracker(FirecrackerConnection)
+    }
+
+    private let client: Client
     let regions: HandedOverRegions
 
     private static let regionsTimeoutNanoseconds: UInt64 = 30_000_000_000
 
+    init(_ client: consuming Client, _ regions: consuming HandedOverRegions) {
+        self.client = client
+        self.regions = regions
+    }
+
     /// Waits for a VMM. One that comes for another reason, with memory that another daemon has served, is sent away.
     ///
     /// - Parameters:
-    ///   - again: whether such memory is just what is awaited.
+    ///   - again: whether such memory is just what is awaited; never Firecracker's, which hands over once.
     ///   - isCancelled: asked a few times a second.
     /// - Returns: nil when cancelled.
     static func receive(
-        _ listener: borrowing HandoffListener, again: Bool, isCancelled: () -> Bool
+        _ listener: borrowing HandoffListener, as form: HandoffArgument.Form = .native, again: Bool, isCancelled: () -> Bool
     ) throws(CommandFailure) -> AwaitedMemory? {
         while true {
             do throws(HandoffError) {
-                let connection = try listener.accept(timeoutNanoseconds: 200_000_000)
-                let regions = try connection.receiveRegions(again: again, timeoutNanoseconds: regionsTimeoutNanoseconds)
-                return AwaitedMemory(connection: connection, regions: regions)
+                return try receiveOnce(listener, form, again: again)
             } catch .timedOut(let step) where step.hasPrefix("waiting for a VMM to connect") {
                 if isCancelled() { return nil }
             } catch .wrongOccasion {
@@ -30,6 +40,72 @@ struct AwaitedMemory: ~Copyable {
             } catch {
                 throw CommandFailure(error)
             }
+        }
+    }
+
+    private static func receiveOnce(
+        _ listener: borrowing HandoffListener, _ form: HandoffArgument.Form, again: Bool
+    ) throws(HandoffError) -> AwaitedMemory {
+        switch form {
+        case .native:
+            let connection = try listener.accept(timeoutNanoseconds: 200_000_000)
+            let regions = try connection.receiveRegions(again: again, timeoutNanoseconds: regionsTimeoutNanoseconds)
+            return AwaitedMemory(.native(connection), regions)
+        case .firecracker:
+            let connection = try FirecrackerConnection.accept(listener, timeoutNanoseconds: 200_000_000)
+            let regions = try connection.receiveRegions(timeoutNanoseconds: regionsTimeoutNanoseconds)
+            if connection.processDescriptor == nil {
+                Console.info("Firecracker's process cannot be seen from here: its end is noticed when its memory is filled")
+            }
+            return AwaitedMemory(.firecracker(connection), regions)
+        }
+    }
+
+    /// The regions for a session, which gets descriptors of its own.
+    borrowing func destinationRegions() throws(CommandFailure) -> [DestinationRegion] {
+        switch client {
+        case .native: try attempt { () throws(HandoffError) in try DestinationRegion.list(from: regions) }
+        case .firecracker: [try attempt { () throws(HandoffError) in try DestinationRegion.joined(from: regions) }]
+        }
+    }
+
+    /// Tells a VMM that listens that its memory is served.
+    borrowing func acknowledge() throws(CommandFailure) {
+        switch client {
+        case .native(let connection): try attempt { () throws(HandoffError) in try connection.acknowledge() }
+        case .firecracker: break
+        }
+    }
+
+    /// Tells a VMM that listens why its memory is not served.
+    borrowing func refuse(_ text: String) {
+        switch client {
+        case .native(let connection): try? connection.refuse(text)
+        case .firecracker: break
+        }
+    }
+
+    /// Whether the VMM has gone.
+    var hasEnded: Bool {
+        switch client {
+        case .native(let connection): (try? connection.waitForEnd(timeoutMilliseconds: 0)) == true
+        case .firecracker(let connection): connection.hasEnded
+        }
+    }
+
+    /// What tells of the VMM's end, borrowed; nil when nothing does.
+    var clientDescriptor: Int32? {
+        switch client {
+        case .native(let connection): connection.rawValue
+        case .firecracker(let connection): connection.processDescriptor
+        }
+    }
+
+    /// The process that handed it over, where it is known by its number alone.
+    var firecrackerProcess: Int32? {
+        switch client {
+        case .native: nil
+        case .firecracker(let connection): connection.peer?.processIdentifier
         }
     }
 }

@@ -14,15 +14,16 @@ struct DestinationCommand: ParsableCommand {
         abstract: "Take over a virtual machine, or page in a memory file, from a source.",
         discussion: """
             With a command after `--` that starts QEMU as it was started on the source, the machine resumes here at once and its pages follow.
-            Without one, memory is handed over by another process through the socket given with --handoff (Documentation/Handoff.md).
+            Without one, memory is handed over by another process through the socket given with --handoff (Documentation/Handoff.md), or by
+            a Firecracker that resumes from a snapshot, through the socket given with --handoff firecracker:PATH (Documentation/Firecracker.md).
             """
     )
 
     @Option(help: ArgumentHelp("The source: HOST:PORT, [ADDRESS]:PORT or unix:PATH.", valueName: "address"))
     var connect: String
 
-    @Option(help: ArgumentHelp("Wait here for memory handed over by another process.", valueName: "path"))
-    var handoff: String?
+    @Option(help: ArgumentHelp("Wait here for memory handed over by another process, or by a Firecracker.", valueName: "[firecracker:]path"))
+    var handoff: HandoffArgument?
 
     @Option(help: "How pages travel: tcp, rdma, or auto, which tries RDMA first.")
     var transport = TransportChoice.tcp
@@ -87,8 +88,8 @@ struct DestinationCommand: ParsableCommand {
 
     func run() throws {
         try reportingFailure { () throws(CommandFailure) in
-            if handoff != nil {
-                try HandoffDestination(command: self).run()
+            if let handoff {
+                try HandoffDestination(command: self, handoff: handoff).run()
             } else {
                 try QemuDestinationMigration(command: self).run()
             }

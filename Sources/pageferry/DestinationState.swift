@@ -25,6 +25,14 @@ struct DestinationState: Codable {
     /// The memory whose descriptors the service manager keeps; nil when its VMM is to hand it over again.
     var kept: [KeptRegion]?
 
+    /// The Firecracker whose memory it is, which hands it over once only: its userfaultfd is taken from it again.
+    var firecracker: Firecracker?
+
+    struct Firecracker: Codable {
+        var machine: Machine
+        var regions: [KeptRegion]
+    }
+
     init(ticket: SessionTicket) { self.ticket = ticket }
 }
 

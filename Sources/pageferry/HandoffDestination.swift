@@ -11,32 +11,33 @@ struct HandoffDestination {
     }
 
     let command: DestinationCommand
+    let handoff: HandoffArgument
 
     func run() throws(CommandFailure) {
         var service = Service()
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
-        let path = command.handoff ?? ""
+        let path = handoff.path
         let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
         let listener = try attempt { () throws(HandoffError) in try HandoffListener(path: path) }
         if let state, let left = try state.read(DestinationState.self, from: DestinationState.name) {
             return try takeOver(left, state, listener, events, &service)
         }
-        _ = service.keptMemory(nil)
+        _ = service.keptMemory(nil, handoff.form)
         let connector = try command.connector(features: [])
         service.ready("waiting for memory on \(path)")
-        guard let memory = try AwaitedMemory.receive(listener, again: false, isCancelled: { isCancelled(events) }) else {
+        guard let memory = try AwaitedMemory.receive(listener, as: handoff.form, again: false, isCancelled: { isCancelled(events) }) else {
             connector.refuse(.cancelled)
             return
         }
-        let list = try attempt { () throws(HandoffError) in try DestinationRegion.list(from: memory.regions) }
+        let list = try memory.destinationRegions()
         let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
         if command.prefault { try command.prefault(regions) }
         let opened: OpenedDestination
         do throws(SessionError) {
             opened = try connector.accept(regions)
         } catch {
-            try? memory.connection.refuse(error.description)
+            memory.refuse(error.description)
             throw CommandFailure(error)
         }
         var configuration = try command.sessionConfiguration(for: opened.layout)
@@ -46,6 +47,7 @@ struct HandoffDestination {
             }
             var left = DestinationState(ticket: opened.ticket)
             left.kept = try service.keep(memory.regions)
+            left.firecracker = try memory.firecracker()
             try state.write(left, to: DestinationState.name)
         }
         try serve(opened, regions, configuration, memory, isAnswered: false, state, events, &service)
@@ -64,10 +66,10 @@ struct HandoffDestination {
         _ = control.addDestination(session, peer: command.connect)
         try command.confinement.begin()
         if !isAnswered {
-            try attempt { () throws(HandoffError) in try memory.connection.acknowledge() }
-            if state != nil { service.keep(memory.connection) }
+            try memory.acknowledge()
+            if state != nil { service.keepClient(memory) }
         }
-        try finish(session, memory.connection, events, &service)
+        try finish(session, memory, events, &service)
         withExtendedLifetime(control) {}
         // What failed is left for a daemon that may do better.
         if state != nil { service.forgetMemory(memory.regions.count) }
@@ -80,7 +82,8 @@ struct HandoffDestination {
         _ left: DestinationState, _ state: StateDirectory, _ listener: borrowing HandoffListener, _ events: Mailbox<Event>,
         _ service: inout Service
     ) throws(CommandFailure) {
-        var kept = service.keptMemory(left.kept)
+        var kept = service.keptMemory(left.kept, handoff.form)
+        if kept == nil, let firecracker = left.firecracker { kept = try AwaitedMemory.reclaimed(firecracker) }
         let isKept = kept != nil
         service.ready(
             "taking over from a daemon that died; " + (isKept ? "its memory was kept" : "waiting for its memory on \(listener.path)"))
@@ -91,7 +94,7 @@ struct HandoffDestination {
             left.kept = try service.keep(memory.regions)
             try state.write(left, to: DestinationState.name)
         }
-        let list = try attempt { () throws(HandoffError) in try DestinationRegion.list(from: memory.regions) }
+        let list = try memory.destinationRegions()
         let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
         let record = try attempt { () throws(SessionError) in
             try ResidentRecord.open(path: state.file(DestinationState.recordName), layout: regions.layout)
@@ -109,13 +112,13 @@ struct HandoffDestination {
     }
 
     private func finish(
-        _ session: DestinationSession, _ connection: borrowing HandoffConnection, _ events: Mailbox<Event>,
+        _ session: DestinationSession, _ memory: borrowing AwaitedMemory, _ events: Mailbox<Event>,
         _ service: inout Service
     ) throws(CommandFailure) {
         var isThere = true
         while true {
             // The kernel tells only whoever fills its memory, and in a pause, or without a push, nobody does.
-            if isThere, (try? connection.waitForEnd(timeoutMilliseconds: 0)) == true {
+            if isThere, memory.hasEnded {
                 isThere = false
                 if session.statistics.read().missingPages > 0 { session.end(.processEnded) }
             }

@@ -24,7 +24,9 @@ struct MemoryFileService {
 
     func run() throws(CommandFailure) {
         var service = Service()
-        let image = try attempt { () throws(SessionError) in try SourceImage(path: path) }
+        let image = try attempt { () throws(SessionError) in
+            try SourceImage(path: path, pageSize: command.pageSize.flatMap { PageSize(bytes: $0.bytes) })
+        }
         try attempt { () throws(SessionError) in try image.findHoles() }
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }

@@ -58,7 +58,7 @@ struct QemuTakeover {
         }
         _ = control.addDestination(session, peer: command.connect)
         try command.confinement.begin()
-        try attempt { () throws(HandoffError) in try memory.connection.acknowledge() }
+        try memory.acknowledge()
         try finish(session, qemu, TakeoverProgress(state, left, record), standing, events)
         if !command.detach { waitForEnd(qemu, events) }
         // Kept open until here: it tells the VMM's side that its memory is being served.

@@ -1,3 +1,4 @@
+import FirecrackerHandoff
 import Glibc
 import Handoff
 import NativeHandoff
@@ -51,22 +52,26 @@ struct Service: ~Copyable {
     }
 
     /// Has the connection kept too, once the VMM needs no answer any more. Its end would make the VMM hand everything over again.
-    borrowing func keep(_ connection: borrowing HandoffConnection) {
-        manager?.store(connection.rawValue, name: KeptMemory.connectionName)
+    borrowing func keepClient(_ memory: borrowing AwaitedMemory) {
+        guard let descriptor = memory.clientDescriptor else { return }
+        manager?.store(descriptor, name: KeptMemory.connectionName)
         manager?.synchronize()
     }
 
     /// What a daemon before this one had kept; nil when it was nothing, or not all of it: the VMM then notices that its daemon has
     /// gone, and hands the memory over again.
-    mutating func keptMemory(_ kept: [KeptRegion]?) -> AwaitedMemory? {
+    mutating func keptMemory(_ kept: [KeptRegion]?, _ form: HandoffArgument.Form) -> AwaitedMemory? {
         guard let kept, let descriptor = stored.take(KeptMemory.connectionName) else {
             releaseStored()
             return nil
         }
         do throws(HandoffError) {
-            let connection = try HandoffConnection(kept: descriptor)
-            let regions = try HandedOverRegions(kept: kept) { stored.take($0) }
-            return AwaitedMemory(connection: connection, regions: regions)
+            let client: AwaitedMemory.Client =
+                switch form {
+                case .native: .native(try HandoffConnection(kept: descriptor))
+                case .firecracker: .firecracker(FirecrackerConnection(kept: descriptor))
+                }
+            return AwaitedMemory(client, try HandedOverRegions(kept: kept) { stored.take($0) })
         } catch {
             Console.info("the memory in the service manager's store is not used: \(error)")
             releaseStored()

@@ -26,6 +26,9 @@ struct SourceCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Memory file to serve: a snapshot's memory, an image.", valueName: "path"))
     var memory: String?
 
+    @Option(help: ArgumentHelp("Serve the memory file in pages of this size: 4K, or 2M when it is for a machine on huge pages; the file's own by default.", valueName: "size"))
+    var pageSize: SizeArgument?
+
     @Option(help: ArgumentHelp("Where to listen: HOST:PORT, [ADDRESS]:PORT or unix:PATH.", valueName: "address"))
     var listen = "127.0.0.1:7700"
 
@@ -60,6 +63,8 @@ struct SourceCommand: ParsableCommand {
         guard (qmp == nil) != (memory == nil) else {
             throw ValidationError("give either --qmp PATH (a running machine) or --memory PATH (a memory file)")
         }
+        guard pageSize == nil || memory != nil else { throw ValidationError("--page-size goes with --memory; a running machine has its own") }
+        if let pageSize, PageSize(bytes: pageSize.bytes) == nil { throw ValidationError("--page-size takes 4K or 2M") }
         guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
         guard sessions >= 0, sessions <= 1_000_000 else { throw ValidationError("--sessions takes 0 or more") }
     }

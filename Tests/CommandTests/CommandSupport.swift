@@ -50,7 +50,11 @@ final class Scratch: Sendable {
     /// A file of `bytes` bytes, which are a pattern.
     func memoryFile(_ name: String = "memory", bytes: Int = 1 << 20) throws -> String {
         let path = file(name)
-        let content = Data((0..<bytes).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 12) })
+        // Byte i is i * 31 + i / 4096: a page differs from the one before it by one in every byte, and there are 256 of them.
+        let pages = (0..<256).map { page in Data((0..<4096).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ page) }) }
+        var content = Data(capacity: bytes + 4096)
+        for page in 0..<(bytes + 4095) / 4096 { content += pages[page & 255] }
+        content.removeLast(content.count - bytes)
         try content.write(to: URL(filePath: path))
         return path
     }

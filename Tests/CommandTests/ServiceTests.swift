@@ -34,7 +34,9 @@ struct ServiceTests {
             "pageferry-destination@": "--connect 127.0.0.1:\(port) --no-push",
         ])
         let handoff = scratch.file("run/pageferry-\(name)/handoff")
-        #expect(poll(until: { access(handoff, F_OK) == 0 }), "\(services.output)")
+        // It starts over until its source is there, and each time anew listens before it looks for it.
+        #expect(
+            services.property("StatusText", of: "pageferry-destination@\(name)") { $0.contains("waiting for memory") }, "\(services.output)")
 
         let file = try MemoryFile.create(name: "kept", lengthBytes: bytes)
         let mapping = try MappedMemory(of: file, lengthBytes: bytes, access: .readWrite)

@@ -12,7 +12,7 @@ import Testing
     /// Lower modules first; a module imports only modules before it.
     static let order = [
         "CShims", "ServiceManager", "CSeccomp", "Confinement", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Verbs", "Userfault",
-        "StreamTransport", "VerbsTransport", "COpenSSL", "SecureStream", "PageFerry", "NativeHandoff", "Handoff", "CPageFerry", "PageFerryLibrary", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
+        "StreamTransport", "VerbsTransport", "COpenSSL", "SecureStream", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "CPageFerry", "PageFerryLibrary", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
     ]
     /// Modules that must not pull in Foundation, and what they may import beside our own.
     static let foundationFree = [

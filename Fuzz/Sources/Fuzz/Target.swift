@@ -10,6 +10,7 @@ enum Target: String, CaseIterable {
     case handshake
     case handoffMessages = "handoff-messages"
     case handoffConnection = "handoff-connection"
+    case firecrackerMessage = "firecracker-message"
     case qmpMessages = "qmp-messages"
     case qmpConnection = "qmp-connection"
     case qemuCommandLine = "qemu-command-line"
@@ -30,6 +31,7 @@ enum Target: String, CaseIterable {
         case .handshake: HandshakeTarget.run(input)
         case .handoffMessages: HandoffTargets.messages(input)
         case .handoffConnection: HandoffTargets.connection(input)
+        case .firecrackerMessage: FirecrackerTarget.run(input)
         case .qmpMessages: QMPTargets.messages(input)
         case .qmpConnection: QMPTargets.connection(input)
         case .qemuCommandLine: QMPTargets.commandLine(input)
@@ -51,6 +53,7 @@ enum Target: String, CaseIterable {
         case .handshake: HandshakeTarget.seeds
         case .handoffMessages: HandoffTargets.messageSeeds
         case .handoffConnection: HandoffTargets.connectionSeeds
+        case .firecrackerMessage: FirecrackerTarget.seeds
         case .qmpMessages: QMPTargets.messageSeeds
         case .qmpConnection: QMPTargets.connectionSeeds
         case .qemuCommandLine: QMPTargets.commandLineSeeds

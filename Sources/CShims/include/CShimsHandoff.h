@@ -115,4 +115,15 @@ static inline int pageferry_unix_peer(int socket, int32_t *process, uint32_t *us
     return 0;
 }
 
+// A pidfd of the process at the other end of a unix socket, or -errno. SO_PEERPIDFD (77, Linux 6.5) cannot hit another process
+// that was given the number since; `process` is that number, from SO_PEERCRED, for kernels without it.
+static inline int pageferry_unix_peer_descriptor(int socket, int32_t process) {
+    int descriptor = -1;
+    socklen_t length = sizeof descriptor;
+    if (getsockopt(socket, SOL_SOCKET, 77, &descriptor, &length) == 0) return descriptor;
+    if (process <= 0) return -ESRCH;
+    long opened = syscall(SYS_pidfd_open, (long)process, 0L);
+    return opened < 0 ? -errno : (int)opened;
+}
+
 #endif

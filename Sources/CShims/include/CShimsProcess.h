@@ -20,6 +20,12 @@ static inline int pageferry_pidfd_signal(int descriptor, int number) {
     return syscall(SYS_pidfd_send_signal, (long)descriptor, (long)number, NULL, 0L) < 0 ? -errno : 0;
 }
 
+// pidfd_getfd(2), as above: a close-on-exec copy of a descriptor of another process, or -errno.
+static inline int pageferry_pidfd_getfd(int process, int number) {
+    long descriptor = syscall(SYS_pidfd_getfd, (long)process, (long)number, 0L);
+    return descriptor < 0 ? -errno : (int)descriptor;
+}
+
 // prctl(2) is variadic. What descendants leave running when they end becomes a child of this process.
 static inline int pageferry_adopt_orphans(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L); }
 

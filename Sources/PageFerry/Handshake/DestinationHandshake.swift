@@ -92,7 +92,7 @@ enum DestinationHandshake {
             }
             guard theirs.pageSize == ours.pageSize else {
                 throw .regionMismatch(
-                    "memory region '\(theirs.name)' has \(theirs.pageSize.bytes >> 10) KiB pages on the source and \(ours.pageSize.bytes >> 10) KiB pages here; use the same kind of memory backend on both hosts"
+                    "memory region '\(theirs.name)' has \(theirs.pageSize.bytes >> 10) KiB pages on the source and \(ours.pageSize.bytes >> 10) KiB pages here; use the same kind of memory backend on both hosts, or serve a memory file with --page-size"
                 )
             }
         }

@@ -38,8 +38,10 @@ public final class SourceImage: Sendable {
             found.withLock { $0 = map }
         }
 
-        init(file: consuming MemoryFile, fileOffset: Int, lengthBytes: Int) throws(HostMemoryError) {
-            mapping = try MappedMemory(of: file, offset: fileOffset, lengthBytes: lengthBytes, access: .readOnly)
+        init(
+            file: consuming MemoryFile, fileOffset: Int, lengthBytes: Int, pageSize: PageSize? = nil
+        ) throws(HostMemoryError) {
+            mapping = try MappedMemory(of: file, offset: fileOffset, lengthBytes: lengthBytes, access: .readOnly, pageSize: pageSize)
             self.file = file
             self.fileOffset = fileOffset
         }
@@ -64,7 +66,9 @@ public final class SourceImage: Sendable {
     }
 
     /// Maps a whole memory file as one region.
-    public convenience init(path: String) throws(SessionError) {
+    ///
+    /// - Parameter pageSize: that of the memory it is for, where it is not the file's: a snapshot of huge pages in an ordinary file.
+    public convenience init(path: String, pageSize: PageSize? = nil) throws(SessionError) {
         let file: MemoryFile
         do throws(HostMemoryError) {
             file = try MemoryFile(path: path, access: .readOnly)
@@ -74,12 +78,13 @@ public final class SourceImage: Sendable {
         let region: Region
         let lengthBytes: Int
         do throws(HostMemoryError) { lengthBytes = try file.lengthBytes() } catch { throw .memory(error.description) }
-        let pageBytes = file.pageSize.bytes
+        let pageSize = file.pageSize == .twoMiB ? .twoMiB : pageSize ?? .fourKiB
+        let pageBytes = pageSize.bytes
         guard lengthBytes > 0, lengthBytes & (pageBytes - 1) == 0 else {
             throw .unevenMemory(path: path, lengthBytes: lengthBytes, pageBytes: pageBytes)
         }
         do throws(HostMemoryError) {
-            region = try Region(file: file, fileOffset: 0, lengthBytes: lengthBytes)
+            region = try Region(file: file, fileOffset: 0, lengthBytes: lengthBytes, pageSize: pageSize)
         } catch {
             throw .memory(error.description)
         }
