@@ -24,7 +24,7 @@ struct HandoffDestination {
             return try takeOver(left, state, listener, events, &service)
         }
         _ = service.keptMemory(nil, handoff.form)
-        let connector = try command.connector(features: [])
+        let connector = try command.paging.connector(features: [])
         service.ready("waiting for memory on \(path)")
         guard let memory = try AwaitedMemory.receive(listener, as: handoff.form, again: false, isCancelled: { isCancelled(events) }) else {
             connector.refuse(.cancelled)
@@ -32,7 +32,7 @@ struct HandoffDestination {
         }
         let list = try memory.destinationRegions()
         let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
-        if command.prefault { try command.prefault(regions) }
+        if command.paging.prefault { try command.paging.prefault(regions) }
         let opened: OpenedDestination
         do throws(SessionError) {
             opened = try connector.accept(regions)
@@ -40,7 +40,7 @@ struct HandoffDestination {
             memory.refuse(error.description)
             throw CommandFailure(error)
         }
-        var configuration = try command.sessionConfiguration(for: opened.layout)
+        var configuration = try command.paging.sessionConfiguration(for: opened.layout)
         if let state {
             configuration.record = try attempt { () throws(SessionError) in
                 try ResidentRecord.create(path: state.file(DestinationState.recordName), layout: opened.layout)
@@ -60,11 +60,11 @@ struct HandoffDestination {
         let session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) {
             events.post(.notice($0))
         }
-        let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in
-            try command.security.check(address, command.transport)
+        let control = try DaemonControl(path: command.paging.pause.control) { address throws(CommandFailure) in
+            try command.paging.security.check(address, command.paging.transport)
         }
-        _ = control.addDestination(session, peer: command.connect)
-        try command.confinement.begin()
+        _ = control.addDestination(session, peer: command.paging.connect)
+        try command.paging.confinement.begin()
         if !isAnswered {
             try memory.acknowledge()
             if state != nil { service.keepClient(memory) }
@@ -100,9 +100,9 @@ struct HandoffDestination {
             try ResidentRecord.open(path: state.file(DestinationState.recordName), layout: regions.layout)
         }
         let opened = OpenedDestination.takingOver(
-            left.ticket, layout: regions.layout, address: try command.sourceAddress(),
-            configuration: try command.connectorConfiguration(features: []))
-        var configuration = try command.sessionConfiguration(for: regions.layout)
+            left.ticket, layout: regions.layout, address: try command.paging.sourceAddress(),
+            configuration: try command.paging.connectorConfiguration(features: []))
+        var configuration = try command.paging.sessionConfiguration(for: regions.layout)
         configuration.takeover = DestinationSession.Takeover(record: record, standing: nil)
         try serve(opened, regions, configuration, memory, isAnswered: isKept, state, events, &service)
     }

@@ -31,7 +31,7 @@ struct QemuDestinationMigration {
         guard let shim = command.shim ?? Executable.companion("libpageferry-preload.so") else {
             throw CommandFailure("libpageferry-preload.so is not beside this program; give its path with --shim", .configuration)
         }
-        let connector = try command.connector(features: .machineState)
+        let connector = try command.paging.connector(features: .machineState)
         guard connector.features.contains(.machineState) else {
             connector.refuse(.peerFailed(Failure(.wrongRole, "the destination starts a virtual machine, the source serves a memory file")))
             throw CommandFailure(
@@ -89,15 +89,15 @@ struct QemuDestinationMigration {
             SwitchStep.handedOver.reached()
             regions = try receiveRegions(connection, commandLine)
             try attempt { () throws(QemuError) in try qemu.connect(timeoutNanoseconds: Self.startTimeoutNanoseconds) }
-            if command.prefault { try command.prefault(regions) }
-            try command.confinement.begin()
+            if command.paging.prefault { try command.paging.prefault(regions) }
+            try command.paging.confinement.begin()
         } catch {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))
             throw error
         }
         let opened: OpenedDestination
         do throws(SessionError) { opened = try connector.accept(regions) } catch { throw CommandFailure(error) }
-        var configuration = try command.sessionConfiguration(for: opened.layout)
+        var configuration = try command.paging.sessionConfiguration(for: opened.layout)
         var progress: TakeoverProgress?
         if let state {
             progress = try TakeoverProgress(state, opened, process: qemu.process)
@@ -108,10 +108,10 @@ struct QemuDestinationMigration {
         let session = DestinationSession(opened, regions: regions, machineState: socket, configuration: configuration) {
             events.post(.notice($0))
         }
-        let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in
-            try command.security.check(address, command.transport)
+        let control = try DaemonControl(path: command.paging.pause.control) { address throws(CommandFailure) in
+            try command.paging.security.check(address, command.paging.transport)
         }
-        _ = control.addDestination(session, peer: command.connect)
+        _ = control.addDestination(session, peer: command.paging.connect)
         watchProcess(qemu, events)
         let loader = load(qemu, events)
         let failure = serve(session, qemu, switchGuard, loader, progress, events, &isCommitted)

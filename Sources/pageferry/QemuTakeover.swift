@@ -46,18 +46,18 @@ struct QemuTakeover {
             try ResidentRecord.open(path: state.file(DestinationState.recordName), layout: regions.layout)
         }
         let opened = OpenedDestination.takingOver(
-            left.ticket, layout: regions.layout, address: try command.sourceAddress(),
-            configuration: try command.connectorConfiguration(features: .machineState))
-        var configuration = try command.sessionConfiguration(for: regions.layout)
+            left.ticket, layout: regions.layout, address: try command.paging.sourceAddress(),
+            configuration: try command.paging.connectorConfiguration(features: .machineState))
+        var configuration = try command.paging.sessionConfiguration(for: regions.layout)
         configuration.takeover = DestinationSession.Takeover(record: record, standing: standing)
         let session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) {
             events.post(.notice($0))
         }
-        let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in
-            try command.security.check(address, command.transport)
+        let control = try DaemonControl(path: command.paging.pause.control) { address throws(CommandFailure) in
+            try command.paging.security.check(address, command.paging.transport)
         }
-        _ = control.addDestination(session, peer: command.connect)
-        try command.confinement.begin()
+        _ = control.addDestination(session, peer: command.paging.connect)
+        try command.paging.confinement.begin()
         try memory.acknowledge()
         try finish(session, qemu, TakeoverProgress(state, left, record), standing, events)
         if !command.detach { waitForEnd(qemu, events) }

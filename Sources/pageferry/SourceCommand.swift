@@ -83,28 +83,13 @@ struct SourceCommand: ParsableCommand {
     func openListener() throws(CommandFailure) -> SourceListener {
         let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: listen) }
         try security.check(address, transport)
-        let stream: StreamListener? = transport == .rdma ? nil : try attempt { () throws(StreamError) in try Self.listener(on: address) }
+        let stream: StreamListener? = transport == .rdma ? nil : try attempt { () throws(StreamError) in try StreamListener(onLingering: address) }
         let listener: SourceListener
         do throws(SessionError) {
             listener = try SourceListener(stream, on: address, transport: transport)
         } catch { throw CommandFailure(error) }
         if let fallback = listener.fallback { Console.info("TCP only: \(fallback)") }
         return listener
-    }
-
-    /// How long the kernel may keep a dead daemon's socket: it ends io_uring's operations after the process itself.
-    private static let lingeringNanoseconds: UInt64 = 3_000_000_000
-
-    private static func listener(on address: StreamAddress) throws(StreamError) -> StreamListener {
-        let deadline = MonotonicClock.nowNanoseconds() + lingeringNanoseconds
-        while true {
-            do throws(StreamError) {
-                return try StreamListener(on: address)
-            } catch {
-                guard case .addressInUse = error, MonotonicClock.nowNanoseconds() < deadline else { throw error }
-                _ = poll(nil, 0, 20)
-            }
-        }
     }
 
     var sessionConfiguration: SourceSession.Configuration {

@@ -27,20 +27,24 @@ public final class SourceImage: Sendable {
         let file: MemoryFile
         let mapping: MappedMemory
         let fileOffset: Int
+        /// What is absent comes when it is touched (`CachedImage`): the file does not tell what it holds.
+        let isFilledOnTouch: Bool
         private let found = Mutex(HoleMap.empty)
 
         /// The holes as they were found last.
         var holes: HoleMap { found.withLock { $0 } }
 
         func findHoles() throws(HostMemoryError) {
+            guard !isFilledOnTouch else { return }
             let map = try HoleMap(
                 of: file, fileOffset: fileOffset, pageCount: mapping.pageCount, pageSize: mapping.pageSize)
             found.withLock { $0 = map }
         }
 
         init(
-            file: consuming MemoryFile, fileOffset: Int, lengthBytes: Int, pageSize: PageSize? = nil
+            file: consuming MemoryFile, fileOffset: Int, lengthBytes: Int, pageSize: PageSize? = nil, isFilledOnTouch: Bool = false
         ) throws(HostMemoryError) {
+            self.isFilledOnTouch = isFilledOnTouch
             mapping = try MappedMemory(of: file, offset: fileOffset, lengthBytes: lengthBytes, access: .readOnly, pageSize: pageSize)
             self.file = file
             self.fileOffset = fileOffset
@@ -105,13 +109,18 @@ public final class SourceImage: Sendable {
 
     /// The memory as a protection domain's destinations may read it; registered when it is asked for the first time.
     func exposure(for domain: ProtectionDomain) throws(SessionError) -> SourceExposure {
+        // Registering memory touches all of it.
+        guard !isFilledOnTouch else { throw .memory("a cache serves its pages over streams, not over RDMA") }
         if let known = exposures.withLock({ $0.first { $0.domain === domain } }) { return known }
         let made = try SourceExposure(self, domain: domain)
         exposures.withLock { $0.append(made) }
         return made
     }
 
-    private init(_ regions: [(String, Region)]) throws(SessionError) {
+    /// Whether looking at a page may mean waiting for it.
+    var isFilledOnTouch: Bool { regions.contains { $0.isFilledOnTouch } }
+
+    init(_ regions: [(String, Region)]) throws(SessionError) {
         do throws(RegionLayoutError) {
             var descriptions: [RegionDescription] = []
             for (name, region) in regions {

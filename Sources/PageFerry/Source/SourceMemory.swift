@@ -16,6 +16,7 @@ struct SourceMemory: ~Copyable, ContentClassifier {
         init(_ region: SourceImage.Region) throws(HostMemoryError) {
             self.region = region
             holes = region.holes
+            holesAreKnown = region.isFilledOnTouch
             guard region.file.isHugetlbfs else {
                 scanner = nil
                 return
@@ -26,6 +27,8 @@ struct SourceMemory: ~Copyable, ContentClassifier {
     }
 
     private let views: ContiguousArray<View>
+    /// Whether looking at a page may mean waiting for it.
+    let isFilledOnTouch: Bool
 
     /// - Parameter image: its holes have been looked for before, while time did not matter.
     init(_ image: SourceImage) throws(SessionError) {
@@ -36,6 +39,7 @@ struct SourceMemory: ~Copyable, ContentClassifier {
             throw .memory(error.description)
         }
         self.views = views
+        isFilledOnTouch = image.isFilledOnTouch
     }
 
     /// The bytes of a range, as they lie in the guest's memory.

@@ -67,9 +67,12 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
             sendControl()
             return expose(exposure)
         }
-        sendUrgent(includingWindows: false)
+        // Where looking at a page may mean waiting for it, one is looked at in a turn: what was found must not wait for the next.
+        let most = memory.isFilledOnTouch ? 1 : Int.max
+        let demands = sendUrgent(includingWindows: false, most: most)
         sendControl()
-        sendUrgent(includingWindows: true)
+        if demands == most { return .immediate }
+        if sendUrgent(includingWindows: true, most: most) == most { return .immediate }
         let wait = push()
         announceEnd()
         return wait
@@ -107,12 +110,16 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         }
     }
 
-    private mutating func sendUrgent(includingWindows: Bool) {
-        while transport.freeSlots(.urgent) > 0 {
+    /// - Returns: how many commands it submitted.
+    private mutating func sendUrgent(includingWindows: Bool, most: Int) -> Int {
+        var count = 0
+        while count < most, transport.freeSlots(.urgent) > 0 {
             let windows = includingWindows && transport.pendingBytes(.urgent) < Self.mostWindowBytesPending
-            guard let command = core.engine.nextUrgent(&memory, includingWindows: windows) else { return }
+            guard let command = core.engine.nextUrgent(&memory, includingWindows: windows) else { break }
             submit(command, .urgent)
+            count += 1
         }
+        return count
     }
 
     private mutating func sendControl() {
