@@ -65,6 +65,8 @@ let package = Package(
         .target(name: "Handoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault"], swiftSettings: strict),
         // The library for C and everything that speaks C: the header, and what is behind it. `scripts/build-library` links it.
         .target(name: "CPageFerry"),
+        // A VMM's side of the hand-off protocol: one header.
+        .target(name: "CHandoffClient"),
         .target(
             name: "PageFerryLibrary",
             dependencies: [

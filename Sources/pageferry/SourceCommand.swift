@@ -23,8 +23,8 @@ struct SourceCommand: ParsableCommand {
     @Option(help: ArgumentHelp("QMP socket of a running QEMU.", valueName: "path"))
     var qmp: String?
 
-    @Option(help: ArgumentHelp("Memory file to serve: a snapshot's memory, an image.", valueName: "path"))
-    var memory: String?
+    @Option(help: ArgumentHelp("Memory file to serve: a snapshot's memory, an image. Given several times: a region each, in this order.", valueName: "path"))
+    var memory: [String] = []
 
     @Option(help: ArgumentHelp("Serve the memory file in pages of this size: 4K, or 2M when it is for a machine on huge pages; the file's own by default.", valueName: "size"))
     var pageSize: SizeArgument?
@@ -60,10 +60,10 @@ struct SourceCommand: ParsableCommand {
     var quitSource = false
 
     func validate() throws {
-        guard (qmp == nil) != (memory == nil) else {
+        guard (qmp == nil) == !memory.isEmpty else {
             throw ValidationError("give either --qmp PATH (a running machine) or --memory PATH (a memory file)")
         }
-        guard pageSize == nil || memory != nil else { throw ValidationError("--page-size goes with --memory; a running machine has its own") }
+        guard pageSize == nil || !memory.isEmpty else { throw ValidationError("--page-size goes with --memory; a running machine has its own") }
         if let pageSize, PageSize(bytes: pageSize.bytes) == nil { throw ValidationError("--page-size takes 4K or 2M") }
         guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
         guard sessions >= 0, sessions <= 1_000_000 else { throw ValidationError("--sessions takes 0 or more") }
@@ -73,8 +73,8 @@ struct SourceCommand: ParsableCommand {
         try reportingFailure { () throws(CommandFailure) in
             if let qmp {
                 try QemuSourceMigration(command: self, qmpPath: qmp).run()
-            } else if let memory {
-                try MemoryFileService(command: self, path: memory).run()
+            } else {
+                try MemoryFileService(command: self, paths: memory).run()
             }
         }
     }
