@@ -105,7 +105,7 @@ let package = Package(
         .executableTarget(name: "ConfinementProbe", dependencies: ["CSeccomp", "Confinement"], swiftSettings: strict),
         .executableTarget(name: "GuestWorkload", swiftSettings: strict),
         // It is loaded into VMMs: of the Swift runtime, which the package manager links everywhere, it needs nothing.
-        .target(name: "PreloadShim", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
+        .target(name: "PreloadShim", dependencies: ["CHandoffClient"], linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
         .target(name: "FaultProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
         .target(
             name: "AllocationProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
