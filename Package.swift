@@ -66,6 +66,8 @@ let package = Package(
         .target(name: "ProcessMemory", dependencies: ["CShims", "PageCore", "HostMemory", "PageFerry"], swiftSettings: strict),
         // The library for C and everything that speaks C: the header, and what is behind it. `scripts/build-library` links it.
         .target(name: "CPageFerry"),
+        // A VMM's side of the hand-off protocol: one header.
+        .target(name: "CHandoffClient"),
         .target(
             name: "PageFerryLibrary",
             dependencies: [
@@ -104,7 +106,7 @@ let package = Package(
         .executableTarget(name: "ConfinementProbe", dependencies: ["CSeccomp", "Confinement"], swiftSettings: strict),
         .executableTarget(name: "GuestWorkload", swiftSettings: strict),
         // It is loaded into VMMs: of the Swift runtime, which the package manager links everywhere, it needs nothing.
-        .target(name: "PreloadShim", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
+        .target(name: "PreloadShim", dependencies: ["CHandoffClient"], linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
         .target(name: "FaultProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
         .target(
             name: "AllocationProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),

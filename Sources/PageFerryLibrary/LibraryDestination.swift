@@ -19,7 +19,7 @@ final class LibraryDestination: LibrarySession {
         session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) { notice in
             switch notice {
             case .guestStopped: events.post(LibraryEvent(kind: PAGEFERRY_EVENT_SERVING))
-            case .committed: break
+            case .committed, .regionRemoved: break
             case .paused(let error): events.post(LibraryEvent(kind: PAGEFERRY_EVENT_PAUSED, text: error.description))
             case .restored: events.post(LibraryEvent(kind: PAGEFERRY_EVENT_RESTORED))
             case .allResident: events.post(LibraryEvent(kind: PAGEFERRY_EVENT_ALL_RESIDENT))

@@ -24,6 +24,8 @@ struct DestinationState: Codable {
 
     /// The memory whose descriptors the service manager keeps; nil when its VMM is to hand it over again.
     var kept: [KeptRegion]?
+    /// What that VMM speaks on the connection that is kept too; nil: version 1.
+    var handoffVersion: UInt32?
 
     /// The Firecracker whose memory it is, which hands it over once only: its userfaultfd is taken from it again.
     var firecracker: Firecracker?

@@ -154,7 +154,7 @@ struct QemuDestinationMigration {
         _ connection: borrowing HandoffConnection, _ commandLine: QemuCommandLine
     ) throws(CommandFailure) -> DestinationRegions {
         let handedOver = try attempt { () throws(HandoffError) in
-            try connection.receiveRegions(timeoutNanoseconds: Self.startTimeoutNanoseconds)
+            try connection.receiveRegions(takesRequests: false, timeoutNanoseconds: Self.startTimeoutNanoseconds)
         }
         let regions = try DestinationRegion.list(from: handedOver, in: commandLine)
         try attempt { () throws(HandoffError) in try connection.acknowledge() }
@@ -219,7 +219,7 @@ struct QemuDestinationMigration {
                 isLoading = false
                 failure = failure ?? CommandFailure(error)
                 session.end(.peerFailed(Failure(.virtualMachine, "the destination's \(error.description)")))
-            case .notice(.guestStopped), .notice(.allResident):
+            case .notice(.guestStopped), .notice(.allResident), .notice(.regionRemoved):
                 break
             case .notice(.paused(let error)):
                 Console.lost(error)

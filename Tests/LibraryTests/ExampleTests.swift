@@ -44,23 +44,6 @@ enum LibraryFiles {
         return text
     }
 
-    private func shell(_ line: String) throws -> Int32 {
-        var process: pid_t = 0
-        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("sh"), strdup("-c"), strdup(line), nil]
-        defer { for argument in arguments { free(argument) } }
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-        try #require(posix_spawn(&process, "/bin/sh", nil, &attributes, &arguments, environ) == 0)
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-        return status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
-    }
-
     private func compile(_ source: String, _ program: String) throws {
         let text = try run("cc -std=c11 -Wall -Wextra -Werror -pthread -o \(program) '\(source)' $(pkg-config --cflags --libs pageferry)")
         #expect(text.isEmpty, "\(text)")

@@ -110,12 +110,22 @@ final class LocalDestination: Sendable {
     let finder: SourceFinder
     private let notices: Mailbox<DestinationNotice>
 
-    init(
+    convenience init(
         _ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix, child: Int32? = nil,
         security: LaneSecurity = .plain,
         configure: (inout DestinationSession.Configuration) -> Void = { _ in }
     ) throws {
-        let regions = try DestinationRegions([try guest.handOver(child: child)])
+        try self.init(
+            [try guest.handOver(child: child)], from: address, bulkLanes: bulkLanes, prefault: prefault, link: link, security: security,
+            configure: configure)
+    }
+
+    init(
+        _ handedOver: [DestinationRegion], from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix,
+        security: LaneSecurity = .plain,
+        configure: (inout DestinationSession.Configuration) -> Void = { _ in }
+    ) throws {
+        let regions = try DestinationRegions(handedOver)
         if prefault { try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000) }
         var configuration = DestinationConnector.Configuration()
         configuration.bulkLanes = bulkLanes
@@ -148,6 +158,24 @@ final class LocalDestination: Sendable {
         session.end(.cancelled)
         session.join()
         throw NoEnd()
+    }
+
+    /// Takes a region out, and waits until nothing of the session holds it, a minute at most.
+    ///
+    /// - Returns: whether that was told; false at the session's end.
+    func remove(_ region: RegionIndex) -> Bool {
+        session.remove(region)
+        let deadline = MonotonicClock.nowNanoseconds() + 60_000_000_000
+        while let notice = notices.next(deadlineNanoseconds: deadline) {
+            switch notice {
+            case .regionRemoved(region): return true
+            case .ended:
+                notices.post(notice)
+                return false
+            default: continue
+            }
+        }
+        return false
     }
 
     struct NoEnd: Error {}

@@ -122,6 +122,19 @@ enum GuestKind: String, CaseIterable, Sendable {
 
 /// A source's memory: a memfd with the pattern.
 func makeImage(pages: Int, pageSize: PageSize = .fourKiB) throws -> SourceImage {
+    let image = try SourceImage([makeRegion("memory", pages: pages, pageSize: pageSize)])
+    try image.findHoles()
+    return image
+}
+
+/// A source's memory in several regions, each with the pattern.
+func makeImage(regions: Int, pages: Int) throws -> SourceImage {
+    let image = try SourceImage((0..<regions).map { try makeRegion("memory\($0)", pages: pages, pageSize: .fourKiB) })
+    try image.findHoles()
+    return image
+}
+
+private func makeRegion(_ name: String, pages: Int, pageSize: PageSize) throws -> SourceRegionDescriptor {
     let file = try MemoryFile.create(name: "session-test", lengthBytes: pages * pageSize.bytes, pageSize: pageSize)
     let mapping = try MappedMemory(of: file, lengthBytes: pages * pageSize.bytes, access: .readWrite)
     let words = Words(mapping.address, pageSize)
@@ -129,12 +142,8 @@ func makeImage(pages: Int, pageSize: PageSize = .fourKiB) throws -> SourceImage 
         words.write(page)
     }
     withExtendedLifetime(mapping) {}
-    let image = try SourceImage([
-        SourceRegionDescriptor(
-            name: "memory", descriptor: fcntl(file.rawValue, F_DUPFD_CLOEXEC, 3), fileOffset: 0, lengthBytes: pages * pageSize.bytes)
-    ])
-    try image.findHoles()
-    return image
+    return SourceRegionDescriptor(
+        name: name, descriptor: fcntl(file.rawValue, F_DUPFD_CLOEXEC, 3), fileOffset: 0, lengthBytes: pages * pageSize.bytes)
 }
 
 /// Memory as a VMM has it: mapped, registered, its userfaultfd kept open here as well.

@@ -33,6 +33,9 @@ public struct DestinationRegion: Sendable {
     public var userfault: Int32
     /// The file behind shared memory; nil for anonymous memory.
     public var backing: Backing?
+    /// Whether it was taken out before this session's daemon began: it keeps its place, its pages count as given up, and there is no
+    /// memory behind it.
+    public var isRemoved = false
 
     public init(
         name: String, guestAddress: UInt, lengthBytes: Int, pageSize: PageSize, userfault: Int32, backing: Backing?
@@ -50,6 +53,13 @@ public struct DestinationRegion: Sendable {
         self.pageSize = pageSize
         self.userfault = userfault
         self.backing = backing
+    }
+
+    /// A region that was taken out before this daemon began.
+    public static func removed(name: String, lengthBytes: Int, pageSize: PageSize) -> DestinationRegion {
+        var region = DestinationRegion(name: name, guestAddress: 0, lengthBytes: lengthBytes, pageSize: pageSize, userfault: -1, backing: nil)
+        region.isRemoved = true
+        return region
     }
 
     /// The layout of regions in their order.

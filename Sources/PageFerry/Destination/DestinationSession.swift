@@ -88,6 +88,10 @@ public final class DestinationSession: Sendable {
     /// The guest runs here.
     public func resumed() { orders.post(.resumed) }
 
+    /// Takes a region of the layout out, whose memory nobody uses any more: its pages are given up. `regionRemoved` follows as soon as
+    /// nothing of the session holds that memory; with the session's end nothing does either.
+    public func remove(_ region: RegionIndex) { orders.post(.remove(region)) }
+
     /// The source is to be found there from now on: a session whose link is lost looks there at once.
     public func recover(at address: StreamAddress) { orders.post(.recover(address)) }
 

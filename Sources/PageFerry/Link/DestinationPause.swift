@@ -12,6 +12,7 @@ extension DestinationCore {
     /// Goes on from what a daemon that died has left, as after a lost link.
     mutating func takeOver(_ takeover: DestinationSession.Takeover) {
         engine.adopt(resident: takeover.record.pages(), &memory)
+        forgetReleased()
         if let standing = takeover.standing {
             let now = MonotonicClock.nowNanoseconds()
             hasLoaded = true
@@ -46,6 +47,7 @@ extension DestinationCore {
             }
             statistics.publish(snapshot())
             waitForEvents(now)
+            while let region = nextToRelease() { release(region) }
         }
         if ending != nil {
             search?.abandon()

@@ -69,10 +69,16 @@ public final class SourceImage: Sendable {
         try self.init(regions)
     }
 
-    /// Maps a whole memory file as one region.
+    /// Maps whole memory files, a region each, in their order.
     ///
-    /// - Parameter pageSize: that of the memory it is for, where it is not the file's: a snapshot of huge pages in an ordinary file.
-    public convenience init(path: String, pageSize: PageSize? = nil) throws(SessionError) {
+    /// - Parameter pageSize: that of the memory they are for, where it is not a file's: a snapshot of huge pages in an ordinary file.
+    public convenience init(paths: [String], pageSize: PageSize? = nil) throws(SessionError) {
+        var regions: [(String, Region)] = []
+        for path in paths { regions.append(try Self.map(path, pageSize)) }
+        try self.init(regions)
+    }
+
+    private static func map(_ path: String, _ pageSize: PageSize?) throws(SessionError) -> (String, Region) {
         let file: MemoryFile
         do throws(HostMemoryError) {
             file = try MemoryFile(path: path, access: .readOnly)
@@ -92,7 +98,7 @@ public final class SourceImage: Sendable {
         } catch {
             throw .memory(error.description)
         }
-        try self.init([(String(path.split(separator: "/").last?.prefix(64) ?? "memory"), region)])
+        return (String(path.split(separator: "/").last?.prefix(64) ?? "memory"), region)
     }
 
     /// Looks for the holes of the memory, so that a session can tell its destination of them at once. Call it shortly before
