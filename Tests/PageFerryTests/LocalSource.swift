@@ -18,18 +18,37 @@ final class LocalSource: Sendable {
     struct SessionEnd: Sendable { let reason: SessionError? }
 
     /// - Parameter startsAtOnce: whether the memory is final from the start; otherwise `guestStopped` makes it so.
-    init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
+    convenience init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
         pauseNanoseconds: UInt64 = 0, configure: (inout SourceServer.Configuration) -> Void = { _ in }
     ) throws {
         let wanted = link.address(name)
         let listener = try SourceListener(
             link == .unix ? try StreamListener(on: wanted) : nil, on: wanted, transport: link.transport)
-        address = listener.address
+        let address = listener.address
         var configuration = SourceServer.Configuration()
         configuration.mostLanes = mostLanes
         configuration.mostSessions = 8
         configure(&configuration)
-        let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
+        self.init(
+            image, SourceServer(listener: listener, layout: image.layout, configuration: configuration), address: address,
+            startsAtOnce: startsAtOnce, pauseNanoseconds: pauseNanoseconds)
+    }
+
+    /// Listens nowhere.
+    convenience init(
+        _ image: SourceImage, adopting sockets: AdoptedSockets, startsAtOnce: Bool = true, mostLanes: Int = 6, pauseNanoseconds: UInt64 = 0,
+        security: LaneSecurity = .plain
+    ) throws {
+        var configuration = SourceServer.Configuration()
+        configuration.mostLanes = mostLanes
+        configuration.security = security
+        self.init(
+            image, SourceServer(adopting: sockets, layout: image.layout, configuration: configuration), address: .unix(path: "nowhere"),
+            startsAtOnce: startsAtOnce, pauseNanoseconds: pauseNanoseconds)
+    }
+
+    private init(_ image: SourceImage, _ server: SourceServer, address: StreamAddress, startsAtOnce: Bool, pauseNanoseconds: UInt64) {
+        self.address = address
         let ends = Mailbox<SessionEnd>()
         self.server = server
         self.ends = ends
@@ -50,6 +69,8 @@ final class LocalSource: Sendable {
             }
         }
     }
+
+    func adopt(_ sockets: AdoptedSockets) { server.adopt(sockets) }
 
     private let box: SessionsBox
 
@@ -89,22 +110,32 @@ final class LocalDestination: Sendable {
     let finder: SourceFinder
     private let notices: Mailbox<DestinationNotice>
 
-    init(
+    convenience init(
         _ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix, child: Int32? = nil,
         security: LaneSecurity = .plain,
         configure: (inout DestinationSession.Configuration) -> Void = { _ in }
     ) throws {
+        try self.init(guest, prefault: prefault, child: child, push: link.push, configure: configure) { regions in
+            var configuration = DestinationConnector.Configuration()
+            configuration.bulkLanes = bulkLanes
+            configuration.transport = link.transport
+            configuration.push = link.push
+            configuration.security = security
+            return try DestinationConnector(to: address, configuration: configuration).accept(regions)
+        }
+    }
+
+    /// - Parameter open: brings the session about.
+    init(
+        _ guest: Guest, prefault: Bool = false, child: Int32? = nil, push: PushMethod = .read,
+        configure: (inout DestinationSession.Configuration) -> Void, open: (DestinationRegions) throws -> OpenedDestination
+    ) throws {
         let regions = try DestinationRegions([try guest.handOver(child: child)])
         if prefault { try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000) }
-        var configuration = DestinationConnector.Configuration()
-        configuration.bulkLanes = bulkLanes
-        configuration.transport = link.transport
-        configuration.push = link.push
-        configuration.security = security
-        let opened = try DestinationConnector(to: address, configuration: configuration).accept(regions)
+        let opened = try open(regions)
         finder = opened.finder
         var sessionConfiguration = DestinationSession.Configuration()
-        sessionConfiguration.push = link.push
+        sessionConfiguration.push = push
         sessionConfiguration.pauseNanoseconds = 0
         configure(&sessionConfiguration)
         let notices = Mailbox<DestinationNotice>()

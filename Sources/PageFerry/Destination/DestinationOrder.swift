@@ -15,6 +15,8 @@ enum DestinationOrder: Sendable {
     case notFound(SessionError)
     /// Look for the source there from now on.
     case recover(StreamAddress)
+    /// Its lanes are these from now on.
+    case adopt(AdoptedSockets)
     /// End the session and tell the source why.
     case end(SessionError)
 }

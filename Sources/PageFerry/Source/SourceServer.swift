@@ -99,7 +99,7 @@ public final class SourceServer: Sendable {
     private let state = Mutex(State())
     let arrivals = Mailbox<Arrival>()
     /// Readable once the server is to stop.
-    private let stopEvent: Int32
+    let stopEvent: Int32
     private let acceptors = Mutex<[DedicatedThread]>([])
 
     public convenience init(listener: consuming sending SourceListener, layout: RegionLayout, configuration: Configuration) {
@@ -111,6 +111,8 @@ public final class SourceServer: Sendable {
     /// - Parameters:
     ///   - listener: takes TCP or unix connections; nil when none are wanted.
     ///   - verbs: takes RDMA connections; nil when none are wanted.
+    ///   - layout: of the memory that is offered.
+    ///   - configuration: how many may come, and what protects them.
     public init(
         listener: consuming sending StreamListener?, verbs: consuming sending VerbsListener? = nil, layout: RegionLayout,
         configuration: Configuration
@@ -235,7 +237,7 @@ public final class SourceServer: Sendable {
 
     /// Handshakes run on threads of their own; no more of them than sessions and their lanes can need.
     @discardableResult
-    private func admit(_ handshake: @escaping @Sendable () -> Void) -> Bool {
+    func admit(_ handshake: @escaping @Sendable () -> Void) -> Bool {
         // One more than sessions can need would do, were a handshake over the moment its peer learns of it.
         let most = configuration.mostSessions * configuration.mostLanes + Self.spareHandshakes
         let isAdmitted = state.withLock { state in
@@ -251,7 +253,7 @@ public final class SourceServer: Sendable {
         return true
     }
 
-    private func greet(_ lane: ConnectedLane) {
+    func greet(_ lane: ConnectedLane) {
         var peer = "a destination"
         do throws(SessionError) {
             var channel = try configuration.security.channel(over: lane, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
