@@ -1,5 +1,7 @@
 import CPageFerry
+import Foundation
 import Glibc
+import Synchronization
 import TestSupport
 import Testing
 
@@ -93,6 +95,54 @@ import Testing
         shutdown(cut, Int32(SHUT_RDWR))
         #expect(wait(destination, for: PAGEFERRY_EVENT_ENDED) == PAGEFERRY_ERROR_LINK.rawValue)
         #expect(pageferry_close(destination) == 0 && pageferry_close(source) == 0)
+    }
+
+    /// Both ends of a TCP connection between addresses that are not loopback's, in a network namespace of its own.
+    private func connectionBeyondThisHost() throws -> [Int32] {
+        let ends = Mutex<[Int32]>([])
+        let isOver = DispatchSemaphore(value: 0)
+        // The namespace is the thread's, and its sockets'. unshare(2) is not imported; its flag is CLONE_NEWNET.
+        let unshare = unsafeBitCast(try #require(dlsym(nil, "unshare")), to: (@convention(c) (Int32) -> Int32).self)
+        Thread.detachNewThread {
+            defer { isOver.signal() }
+            guard unshare(0x4000_0000) == 0, system("ip link set lo up && ip address add 192.0.2.1/32 dev lo") == 0 else { return }
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            address.sin_addr.s_addr = inet_addr("192.0.2.1")
+            var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+            let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            withUnsafeMutablePointer(to: &address) { address in
+                address.withMemoryRebound(to: sockaddr.self, capacity: 1) { form in
+                    guard bind(listener, form, length) == 0, listen(listener, 1) == 0, getsockname(listener, form, &length) == 0,
+                        connect(client, form, length) == 0
+                    else { return }
+                    ends.withLock { $0 = [accept(listener, nil, nil), client] }
+                }
+            }
+            close(listener)
+        }
+        isOver.wait()
+        return try ends.withLock { ends in
+            try #require(ends.count == 2 && ends[0] >= 0)
+            return ends
+        }
+    }
+
+    @Test(.enabled(if: geteuid() == 0 && access("/sbin/ip", X_OK) == 0)) func memoryDoesNotLeaveTheHostUnprotected() throws {
+        let memories = try LibraryMemories()
+        let ends = try connectionBeyondThisHost()
+        #expect(memories.openSource([ends[0]]) == Int64(PAGEFERRY_ERROR_TRUST.rawValue) && text().contains("in the clear"), "\(text())")
+        #expect(memories.openDestination([ends[1]]) == Int64(PAGEFERRY_ERROR_TRUST.rawValue), "\(text())")
+        var insecure = pageferry_security()
+        insecure.insecure = 1
+        try withUnsafePointer(to: &insecure) { insecure in
+            let source = memories.openSource([ends[0]]) { $0.security = insecure }
+            let destination = memories.openDestination([ends[1]]) { $0.security = insecure }
+            try #require(source > 0 && destination > 0, "\(text())")
+            #expect(memories.isRight(page: 100))
+            #expect(pageferry_close(destination) == 0 && pageferry_close(source) == 0)
+        }
     }
 
     /// What fails leaves the caller its descriptors.
