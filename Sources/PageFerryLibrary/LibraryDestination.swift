@@ -12,6 +12,8 @@ final class LibraryDestination: LibrarySession {
     /// Where it may lead later, too.
     private let security: LibrarySecurity
     private let transport: TransportChoice
+    /// Whether it outlives its link at all.
+    private let mayPause: Bool
 
     private static let secondNanoseconds: UInt64 = 1_000_000_000
 
@@ -66,6 +68,7 @@ final class LibraryDestination: LibrarySession {
     ) {
         self.security = security
         self.transport = transport
+        mayPause = configuration.pauseNanoseconds > 0
         let events = events
         session = DestinationSession(opened, regions: regions, machineState: nil, configuration: configuration) { notice in
             switch notice {
@@ -93,6 +96,7 @@ final class LibraryDestination: LibrarySession {
     }
 
     func adopt(_ sockets: LibrarySockets) throws(LibraryError) {
+        guard mayPause else { throw .argument("give_up_after_seconds is 0: this destination ends with its link") }
         try security.check(sockets.sockets)
         session.recover(adopting: sockets.sockets)
         sockets.takeOver()

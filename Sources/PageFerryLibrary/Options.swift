@@ -59,6 +59,11 @@ struct LibrarySecurity: Sendable {
         }
         let isLocal: Bool
         do throws(StreamError) { isLocal = try address.isLocal } catch { throw LibraryError(error) }
+        guard isLocal || transport == .tcp else {
+            throw LibraryError(
+                PAGEFERRY_ERROR_TRUST,
+                "\(address) is beyond this host, and RDMA carries no encryption; set insecure to 1 where the network is trusted, or use streams")
+        }
         if !isLocal { throw beyondThisHost("\(address)") }
     }
 

@@ -92,6 +92,10 @@ import Testing
         let source = memories.openSource(ends.source)
         let destination = memories.openDestination(ends.destination) { $0.no_push = 1 }
         try #require(source > 0 && destination > 0, "\(text())")
+        let others = try pairs(1)
+        #expect(pageferry_destination_adopt(destination, others.destination, 1) == PAGEFERRY_ERROR_ARGUMENT.rawValue)
+        #expect(text().contains("ends with its link"), "\(text())")
+        for end in others.source + others.destination { close(end) }
         shutdown(cut, Int32(SHUT_RDWR))
         #expect(wait(destination, for: PAGEFERRY_EVENT_ENDED) == PAGEFERRY_ERROR_LINK.rawValue)
         #expect(pageferry_close(destination) == 0 && pageferry_close(source) == 0)

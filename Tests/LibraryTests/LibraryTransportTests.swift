@@ -23,11 +23,12 @@ import Verbs
     }
 
     private func openSource(
-        _ listen: String, _ transport: pageferry_transport, _ memories: LibraryMemories, keyPath: String? = nil
+        _ listen: String, _ transport: pageferry_transport, _ memories: LibraryMemories, keyPath: String? = nil, insecure: Int32 = 0
     ) -> Int64 {
         listen.withCString { listen in
             (keyPath ?? "").withCString { key in
                 var security = pageferry_security()
+                security.insecure = insecure
                 if keyPath != nil { security.pre_shared_key_path = key }
                 return withUnsafePointer(to: &security) { security in
                     memories.openSource([]) { options in
@@ -60,7 +61,10 @@ import Verbs
 
     @Test(.enabled(if: canRegisterMemory && Self.address != nil)) func pagesComeOverRDMA() throws {
         let memories = try LibraryMemories()
-        let source = openSource("\(try #require(Self.address)):0", PAGEFERRY_TRANSPORT_RDMA, memories)
+        let address = "\(try #require(Self.address)):0"
+        let refused = openSource(address, PAGEFERRY_TRANSPORT_RDMA, memories)
+        #expect(refused == Int64(PAGEFERRY_ERROR_TRUST.rawValue) && text().contains("RDMA carries no encryption"), "\(text())")
+        let source = openSource(address, PAGEFERRY_TRANSPORT_RDMA, memories, insecure: 1)
         try #require(source > 0, "\(text())")
         try page(from: source, PAGEFERRY_TRANSPORT_RDMA, memories)
     }
@@ -68,10 +72,17 @@ import Verbs
     private func page(from source: Int64, _ transport: pageferry_transport, _ memories: LibraryMemories) throws {
         var address = [CChar](repeating: 0, count: 128)
         #expect(pageferry_source_address(source, &address, address.count) > 10)
-        let destination = memories.openDestination([]) { options in
-            options.transport = Int32(transport.rawValue)
-            options.bulk_lanes = 1
-            address.withUnsafeBufferPointer { options.connect = $0.baseAddress }
+        var security = pageferry_security()
+        security.insecure = 1
+        let destination = withUnsafePointer(to: &security) { security in
+            address.withUnsafeBufferPointer { address in
+                memories.openDestination([]) { options in
+                    options.transport = Int32(transport.rawValue)
+                    options.bulk_lanes = 1
+                    options.connect = address.baseAddress
+                    options.security = security
+                }
+            }
         }
         try #require(destination > 0, "\(text())")
         for page in 0..<256 { #expect(memories.isRight(page: page)) }

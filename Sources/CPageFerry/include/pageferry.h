@@ -7,8 +7,8 @@
  * int32_t or int64_t return a negative `pageferry_error` when they fail, and pageferry_error_text() says why in one line.
  *
  * Threads: any function may be called from any thread, at any time. Each session has threads of its own; nothing of the caller's
- * is ever called. pageferry_next_event() and pageferry_close() wait; the two open functions wait for the network; the others do
- * not. A process that forks must not use the library in the child, and no function is safe in a signal handler.
+ * is ever called. pageferry_next_event() and pageferry_close() wait; pageferry_destination_open() waits for the network; the others
+ * do not, but for the names that they look up. A process that forks must not use the library in the child, and no function is safe in a signal handler.
  *
  * A thread that touches a missing page waits until a session's thread has filled it. So whoever calls the library must not hold,
  * while it touches such memory, what its own other threads need to call the library.
@@ -182,7 +182,7 @@ int64_t pageferry_destination_open(const struct pageferry_destination_options *o
 int32_t pageferry_destination_recover(int64_t destination, const char *connect);
 
 /* Goes on over these sockets, adopted as above, when the link is lost; leaves a link that works for them. When they do not lead to
- * the source, it is looked for at the address that is known, if any. Not with `give_up_after_seconds` 0. Since 0.2. */
+ * the source, it is looked for at the address that is known, if any. Refused where `give_up_after_seconds` is 0. Since 0.2. */
 int32_t pageferry_destination_adopt(int64_t destination, const int32_t *descriptors, uint32_t count);
 
 /* A descriptor that is readable while events wait; it stays the library's. */
