@@ -18,7 +18,12 @@ let tests: [SwiftSetting] = [
 let package = Package(
     name: "pageferry",
     products: [
-        .library(name: "PageFerry", targets: ["PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "ProcessMemory"]),
+        .library(
+            name: "PageFerry",
+            targets: [
+                "PageFerry", "PageCore", "HostMemory", "Userfault", "StreamTransport", "SecureStream", "NativeHandoff", "FirecrackerHandoff", "Handoff",
+                "ProcessMemory",
+            ]),
         .library(name: "PageEngine", targets: ["PageCore", "PageWire", "PageEngine", "HostMemory"]),
         .executable(name: "pageferry", targets: ["pageferry"]),
         .library(name: "PageFerryLibrary", type: .static, targets: ["PageFerryLibrary"]),
@@ -135,7 +140,7 @@ let package = Package(
         .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking", "PageEngine", "PageSimulation", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
         .testTarget(
-            name: "LibraryTests", dependencies: ["PageFerryLibrary", "CPageFerry", "pageferry", "TestSupport"], exclude: ["Fixtures"], swiftSettings: tests),
+            name: "LibraryTests", dependencies: ["PageFerryLibrary", "CPageFerry", "HostMemory", "PageCore", "Userfault", "Verbs", "pageferry", "TestSupport"], exclude: ["Fixtures"], swiftSettings: tests),
         .testTarget(name: "CommandTests", dependencies: ["ConfinementProbe", "FirecrackerVMM", "Demonstration", "NativeHandoff", "Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs", "TestSupport"], swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

@@ -102,6 +102,43 @@ enum LibraryFiles {
         #expect(actual.split(separator: "\n") == (fileText("\(LibraryFiles.fixtures)/abi.txt") ?? "").split(separator: "\n"))
     }
 
+    /// Fixtures/abi.txt speaks of all that the header has: structures, their fields, the values of enumerations.
+    @Test func theBinaryInterfaceIsWrittenDownWhole() throws {
+        defer { clean() }
+        let written = Set(try #require(fileText("\(LibraryFiles.fixtures)/abi.txt")).split { $0 == "\n" || $0 == " " })
+        let header = try run("cc -E -P -x c '\(LibraryFiles.directory)/pageferry.h' | tr -s ' \\n' ' '")
+        var found = 0
+        for match in header.matches(of: /(struct|enum) (pageferry_\w+) { ([^}]*) ?};/) {
+            let (_, kind, type, body) = match.output
+            if kind == "struct" { #expect(written.contains(type), "struct \(type)") }
+            let names = kind == "struct"
+                ? body.matches(of: /(\w+)(\[\d+\])?\s*[,;]/).map { "\(type).\($0.output.1)" }
+                : body.matches(of: /PAGEFERRY_\w+/).map { String($0.output) }
+            for name in names { #expect(written.contains(Substring(name)), "\(name) is not in abi.c and abi.txt") }
+            found += names.count
+        }
+        #expect(found > 70, "the header was understood")
+    }
+
+    /// A program that was built against the header of 0.1 goes on with this library, and what lies behind its structures is not read.
+    @Test func aProgramOfAnEarlierVersionGoesOn() throws {
+        defer { clean() }
+        let text = try run("""
+            cc -std=c11 -Wall -Wextra -Werror -I'\(LibraryFiles.fixtures)/0.1' -o former '\(LibraryFiles.fixtures)/former.c' \
+                $(pkg-config --libs pageferry) && timeout 60 ./former
+            """)
+        #expect(text == "as it was\n")
+    }
+
+    @Test(.enabled(if: access("/usr/bin/g++", X_OK) == 0)) func cPlusPlusTakesTheHeader() throws {
+        defer { clean() }
+        let text = try run("""
+            g++ -std=c++11 -Wall -Wextra -Werror -pedantic -o plus '\(LibraryFiles.fixtures)/plus.cpp' $(pkg-config --cflags --libs pageferry) \
+                && ./plus
+            """)
+        #expect(text.contains(": connect is NULL"), "\(text)")
+    }
+
     /// It brings its own runtime: of shared libraries it needs those that Debian has.
     @Test func nothingOfAToolchainIsNeeded() throws {
         defer { clean() }

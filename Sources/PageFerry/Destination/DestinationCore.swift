@@ -167,16 +167,21 @@ struct DestinationCore: ~Copyable, TransportHandler {
                 search = nil
                 if lost == nil || ending != nil { link.close() } else { restored = link }
             case .notFound(let error): searchEnded(error)
-            case .recover(let address):
-                finder.address = address
-                obstacle = nil
-                // A link that works is left for the new one, by the same way back.
-                if mayResume { lose(.linkLost("left for \(address) as told")) }
-                schedule.hurry(nowNanoseconds: MonotonicClock.nowNanoseconds())
+            case .recover(let address): turn(to: SourceWay(address: address), "\(address)")
+            case .adopt(let sockets): turn(to: SourceWay(address: finder.way.address, sockets: sockets), "the sockets that were given")
             case .remove(let region): take(out: region)
             case .end(let reason): end(reason)
             }
         }
+    }
+
+    /// Looks for the source another way from now on.
+    private mutating func turn(to way: SourceWay, _ name: String) {
+        finder.way = way
+        obstacle = nil
+        // A link that works is left for the new one, by the same way back.
+        if mayResume { lose(.linkLost("left for \(name) as told")) }
+        schedule.hurry(nowNanoseconds: MonotonicClock.nowNanoseconds())
     }
 
     /// Reads everything that the userfaultfds have.

@@ -18,6 +18,8 @@ enum DestinationOrder: Sendable {
     case recover(StreamAddress)
     /// A region is taken out: its pages are given up, and everything that holds its memory is closed.
     case remove(RegionIndex)
+    /// Its lanes are these from now on.
+    case adopt(AdoptedSockets)
     /// End the session and tell the source why.
     case end(SessionError)
 }

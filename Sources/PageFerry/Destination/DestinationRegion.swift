@@ -45,7 +45,12 @@ public struct DestinationRegion: Sendable {
             backing: backing)
     }
 
-    /// - Parameter pieces: whole pages each, which do not overlap; all registered with the one userfaultfd.
+    /// - Parameters:
+    ///   - name: for messages.
+    ///   - pieces: whole pages each, which do not overlap; all registered with the one userfaultfd.
+    ///   - pageSize: of the memory here; the source's must be the same.
+    ///   - userfault: non-blocking, with its handshake made.
+    ///   - backing: nil for anonymous memory.
     public init(name: String, pieces: [Piece], pageSize: PageSize, userfault: Int32, backing: Backing?) {
         self.name = name
         self.pieces = pieces

@@ -57,6 +57,7 @@ public final class DestinationSession: Sendable {
     ///   - opened: its sockets belong to the session from here on.
     ///   - regions: the memory handed over, in the order of the layout.
     ///   - machineState: a socket to the VMM that takes its machine state and brings the return path; closed at the end.
+    ///   - configuration: how much is fetched, and what a lost link means.
     ///   - notify: called on the session's thread with what it has to say, in order; `.ended` is the last.
     public init(
         _ opened: OpenedDestination, regions: DestinationRegions, machineState: Int32?, configuration: Configuration,
@@ -94,6 +95,10 @@ public final class DestinationSession: Sendable {
 
     /// The source is to be found there from now on: a session whose link is lost looks there at once.
     public func recover(at address: StreamAddress) { orders.post(.recover(address)) }
+
+    /// The source is reached over these from now on, which somebody has connected: a link that is lost goes on over them, one that
+    /// works is left for them. They are used once; when they do not lead to the source, it is looked for at the address that is known.
+    public func recover(adopting sockets: AdoptedSockets) { orders.post(.adopt(sockets)) }
 
     /// Ends the session and tells the source why.
     public func end(_ reason: SessionError) { orders.post(.end(reason)) }

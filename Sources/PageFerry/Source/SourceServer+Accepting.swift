@@ -73,7 +73,7 @@ extension SourceServer {
 
     /// Handshakes run on threads of their own; no more of them than sessions and their lanes can need.
     @discardableResult
-    private func admit(_ handshake: @escaping @Sendable () -> Void) -> Bool {
+    func admit(_ handshake: @escaping @Sendable () -> Void) -> Bool {
         // One more than sessions can need would do, were a handshake over the moment its peer learns of it.
         let most = configuration.mostSessions * configuration.mostLanes + Self.spareHandshakes
         let isAdmitted = state.withLock { state in

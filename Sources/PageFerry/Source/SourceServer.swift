@@ -108,6 +108,8 @@ public final class SourceServer: Sendable {
     /// - Parameters:
     ///   - listener: takes TCP or unix connections; nil when none are wanted.
     ///   - verbs: takes RDMA connections; nil when none are wanted.
+    ///   - layout: of the memory that is offered.
+    ///   - configuration: how many may come, and what protects them.
     public init(
         listener: consuming sending StreamListener?, verbs: consuming sending VerbsListener? = nil, layout: RegionLayout,
         configuration: Configuration
