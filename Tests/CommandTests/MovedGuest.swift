@@ -17,15 +17,15 @@ final class MovedGuest {
     private static let bootNanoseconds = 240 * seconds
 
     /// Starts the source's machine.
-    init(
-        _ scratch: Scratch, source: GuestShape, destination: GuestShape
-    ) throws {
+    ///
+    /// - Parameter image: the directory of the guest's files.
+    init(_ scratch: Scratch, source: GuestShape, destination: GuestShape, image: String = Built.guest) throws {
         self.scratch = scratch
-        let image = try GuestImage(directory: Built.guest)
+        let image = try GuestImage(directory: image)
         func machine(_ name: String, _ shape: GuestShape) throws -> GuestMachine {
             try GuestMachine(
                 image, shape: shape, consolePath: scratch.file("\(name).console"),
-                extra: ["-name", scratch.file(name), "-qmp", "unix:\(scratch.file(name)).qmp,server=on,wait=off"])
+                extra: ["-name", "guest=\(name)", "-qmp", "unix:\(scratch.file(name)).qmp,server=on,wait=off"])
         }
         self.source = try machine("source", source)
         self.destination = try machine("destination", destination)
@@ -62,6 +62,25 @@ final class MovedGuest {
             in: scratch, inheriting: destination.inherited)
         destination.port.start()
         return daemon
+    }
+
+    /// Has it taken by the QEMU of somebody else, who starts it with a command of their own in front.
+    ///
+    /// - Returns: the daemon, and that QEMU.
+    func move(toQemuStartedBy launcher: [String], handoff: String, monitor: String, environment: [String: String]) throws -> (
+        Program, Program
+    ) {
+        let address = try offer()
+        let daemon = try Program.pageferry(
+            [
+                "destination", "--connect", address, "--json", scratch.file("destination.json"), "--handoff", handoff, "--qmp", monitor,
+            ], in: scratch)
+        try #require(daemon.says("waiting for the memory"), "\(daemon.errorOutput)")
+        let qemu = try Program(
+            launcher + destination.arguments.dropFirst() + ["-incoming", "defer"], in: scratch, environment: environment,
+            inheriting: destination.inherited)
+        destination.port.start()
+        return (daemon, qemu)
     }
 
     /// - Returns: where it is offered.
