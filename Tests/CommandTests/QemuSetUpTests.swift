@@ -93,7 +93,7 @@ import Testing
     @Test(arguments: ["", ",hugetlb=on,hugetlbsize=2M"]) func balloon(_ hugePages: String) throws {
         var reserve: HugePageReserve?
         if !hugePages.isEmpty {
-            reserve = HugePageReserve(count: 2 * 160)
+            reserve = HugePageReserve(count: 2 * 160 + 32)
             if reserve == nil { return }
         }
         var shape = GuestShape.backend("memory-backend-memfd,share=on\(hugePages)", memory: "320M")
