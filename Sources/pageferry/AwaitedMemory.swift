@@ -131,6 +131,14 @@ struct AwaitedMemory: ~Copyable {
         }
     }
 
+    /// The process that handed it over; nil when it cannot be seen from here.
+    var peerProcess: Int32? {
+        switch client {
+        case .native(let connection): connection.peer.processIdentifier > 0 ? connection.peer.processIdentifier : nil
+        case .firecracker(let connection): connection.peer?.processIdentifier
+        }
+    }
+
     /// The process that handed it over, where it is known by its number alone.
     var firecrackerProcess: Int32? {
         switch client {

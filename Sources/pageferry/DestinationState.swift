@@ -16,6 +16,9 @@ struct DestinationState: Codable {
     /// The VMM that was started; nil without one.
     var machine: Machine?
 
+    /// The ids of its memory backends, in the order in which they are handed over; nil when the command line that started it has them.
+    var backendNames: [String]?
+
     struct Machine: Codable {
         var process: Int32
         /// When it was started, in clock ticks since boot (/proc/PID/stat, field 22): process numbers are used again.

@@ -19,7 +19,7 @@ struct HandoffDestination {
         SignalWatch.start { events.post(.signal($0)) }
         let path = handoff.path
         let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
-        let listener = try attempt { () throws(HandoffError) in try HandoffListener(path: path) }
+        let listener = try attempt { () throws(HandoffError) in try HandoffListener(path: path, owner: command.handoffOwner?.identifier) }
         if let state, let left = try state.read(DestinationState.self, from: DestinationState.name) {
             return try takeOver(left, state, listener, events, &service)
         }

@@ -47,7 +47,7 @@ public struct FerryMigration {
         defer { withExtendedLifetime(destinationMemory) {} }
         let qmp = "\(directory.path)/qmp"
         let source = try GuestMachine(
-            image, memory: .file(sourceMemory.path), consolePath: "\(directory.path)/source.console",
+            image, shape: .file(sourceMemory.path), consolePath: "\(directory.path)/source.console",
             extra: ["-qmp", "unix:\(qmp),server=on,wait=off"])
         progress("booting the guest")
         let sourceProcess = try source.start()
@@ -55,7 +55,7 @@ public struct FerryMigration {
 
         progress("moving it")
         let destination = try GuestMachine(
-            image, memory: .file(destinationMemory.path), consolePath: "\(directory.path)/destination.console",
+            image, shape: .file(destinationMemory.path), consolePath: "\(directory.path)/destination.console",
             extra: ["-pidfile", "\(directory.path)/destination.pid"])
         let end = DestinationEnd(pidFile: "\(directory.path)/destination.pid")
         let report = try migrate(destination, qmp: qmp, directory.path)

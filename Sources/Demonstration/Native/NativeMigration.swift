@@ -25,13 +25,13 @@ public struct NativeMigration {
         // Its sockets are in use until the end, whatever of it is named last.
         defer { withExtendedLifetime(directory) {} }
         let source = try GuestMachine(
-            image, memory: .anonymous, consolePath: "\(directory.path)/source.console",
+            image, shape: .anonymous, consolePath: "\(directory.path)/source.console",
             extra: ["-qmp", "unix:\(directory.path)/source.qmp,server=on,wait=off"])
         progress("booting the guest")
         let sourceProcess = try source.start(prefix: link.sourcePrefix)
         try source.waitForTicks(schedule.ticksBefore)
         let destination = try GuestMachine(
-            image, memory: .anonymous, consolePath: "\(directory.path)/destination.console",
+            image, shape: .anonymous, consolePath: "\(directory.path)/destination.console",
             extra: ["-qmp", "unix:\(directory.path)/destination.qmp,server=on,wait=off", "-incoming", "defer"])
         let latencies = "\(directory.path)/latencies"
         let destinationProcess = try destination.start(environment: [

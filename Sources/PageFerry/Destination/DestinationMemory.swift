@@ -1,3 +1,4 @@
+import Glibc
 import PageCore
 import PageEngine
 import PageTransport
@@ -255,7 +256,16 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     }
 
     mutating func install(_ range: PageRange) {
-        finish(regions.install(range), .install(range), range)
+        var rest = range
+        while rest.count > 0 {
+            let outcome = regions.install(rest)
+            guard let before = pagesBeforeFreed(outcome, rest.region) else { return finish(outcome, .install(rest), rest) }
+            // Freed without an event, or before it: given up. Whoever touches it nevertheless faults anew, and gets zeros then.
+            let freed = PageRange(region: rest.region, first: rest.first + before, count: 1)
+            ledger.end(sessionPages: layout.sessionPages(PageRange(region: rest.region, first: rest.first, count: before + 1)))
+            if let refusal = regions.wake(freed) { fail(refusal) }
+            rest = PageRange(region: rest.region, first: freed.end, count: rest.end - freed.end)
+        }
     }
 
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {
@@ -311,6 +321,15 @@ struct DestinationMemory: ~Copyable, DestinationSink {
             fail(.processEnded)
         case .failed(let code):
             fail(.memory("the kernel could not fill guest pages \(range): \(SystemError.text(code))"))
+        }
+    }
+
+    /// How many pages lie before one that its VMM has freed in the file since its bytes were there; nil when none stopped the install.
+    private func pagesBeforeFreed(_ outcome: InstallOutcome, _ region: RegionIndex) -> Int? {
+        switch outcome {
+        case .failed(EFAULT): 0
+        case .partially(let doneBytes, .failed(EFAULT)): doneBytes >> layout.pageShift(region)
+        default: nil
         }
     }
 

@@ -179,6 +179,25 @@ public struct DestinationRegions: Sendable {
         return nil
     }
 
+    /// Lets the threads that wait for a range retry their accesses.
+    ///
+    /// - Returns: what the kernel refused, or nil.
+    func wake(_ range: PageRange) -> SessionError? {
+        let region = regions[Int(range.region)]
+        let outcome = region.pieces.install(bytes(range, region)) { address, _, lengthBytes in
+            do throws(UserfaultError) {
+                try region.userfault.wake(address: address, lengthBytes: lengthBytes)
+                return .installed
+            } catch .systemCall(_, let code) {
+                return .failed(code: code)
+            } catch {
+                return .failed(code: EINVAL)
+            }
+        }
+        guard case .failed(let code) = outcome else { return nil }
+        return .memory("cannot wake the threads that wait for guest memory: \(SystemError.text(code))")
+    }
+
     /// Takes the userfaultfds out of the guest's way. Everything must be in: what is missing reads as zero from here on.
     ///
     /// - Returns: what the kernel refused, or nil.
