@@ -251,7 +251,7 @@ public final class SourceServer: Sendable {
             configuration.didWithdraw(SessionTicket(offer.session))
             throw error
         }
-        complete(offer, lane: 0, channel.release())
+        complete(offer, lane: 0, channel.release(), joined)
         try awaitLanes(offer.session, joined, isNew: true)
     }
 
@@ -278,8 +278,10 @@ public final class SourceServer: Sendable {
             channel.refuse(error)
             throw error
         }
-        state.withLock { $0.pending[port.session.identifier]?.resident = resident }
-        complete(offer, lane: 0, channel.release())
+        state.withLock { state in
+            if state.pending[port.session.identifier]?.joined === pending.joined { state.pending[port.session.identifier]?.resident = resident }
+        }
+        complete(offer, lane: 0, channel.release(), pending.joined)
         try awaitLanes(offer.session, pending.joined, isNew: false)
     }
 
@@ -322,13 +324,15 @@ public final class SourceServer: Sendable {
         let free = Set(pending.lanes.indices.filter { $0 > 0 && pending.lanes[$0] == nil })
         try SourceHandshake.admit(
             &channel, hello, to: pending.offer, freeLanes: free, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
-        complete(pending.offer, lane: Int(hello.lane), channel.release())
+        complete(pending.offer, lane: Int(hello.lane), channel.release(), pending.joined)
     }
 
-    /// A lane is connected; with the last one the session is open.
-    private func complete(_ offer: SessionOffer, lane: Int, _ connected: ConnectedLane) {
+    /// A lane of an attempt is connected; with the last one the session is open. Its destination may have begun another since.
+    private func complete(_ offer: SessionOffer, lane: Int, _ connected: ConnectedLane, _ attempt: Mailbox<Bool>) {
         let (opened, isTaken) = state.withLock { state -> ((OpenedSource, ResidentMap?)?, Bool) in
-            guard var pending = state.pending[offer.session.identifier], pending.lanes[lane] == nil else { return (nil, false) }
+            guard var pending = state.pending[offer.session.identifier], pending.joined === attempt, pending.lanes[lane] == nil else {
+                return (nil, false)
+            }
             pending.lanes[lane] = connected
             let lanes = pending.lanes.compactMap { $0 }
             // All over one transport: a lane that joins over another is none of this session's.
