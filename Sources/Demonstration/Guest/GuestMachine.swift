@@ -6,6 +6,7 @@ final class GuestMachine {
     /// The number under which QEMU inherits the workload's serial port.
     private static let portDescriptor: Int32 = 96
     static let memoryMiB = 512
+    static let vcpus = 2
 
     /// How the guest's RAM is made.
     enum Memory {
@@ -29,7 +30,7 @@ final class GuestMachine {
         }
         // These processor flags save emulation the work that means nothing to this guest.
         arguments =
-            ["qemu-system-x86_64", "-machine", machine, "-cpu", "max,-la57", "-smp", "2", "-m", "\(Self.memoryMiB)"] + backend + [
+            ["qemu-system-x86_64", "-name", "guest,debug-threads=on", "-machine", machine, "-cpu", "max,-la57", "-smp", "\(Self.vcpus)", "-m", "\(Self.memoryMiB)"] + backend + [
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-serial", "file:\(consolePath)",
                 "-chardev", "socket,id=port,fd=\(Self.portDescriptor)", "-serial", "chardev:port",
