@@ -8,17 +8,21 @@ final class GuestMachine {
 
     let port: LineChannel
     let arguments: [String]
+    let processors: Int
 
     /// - Parameter consolePath: where the kernel's console goes.
     init(_ image: GuestImage, shape: GuestShape, consolePath: String, extra: [String]) throws(DemonstrationError) {
         port = try LineChannel()
+        processors = shape.processors
         let machine = (["q35", "accel=tcg"] + shape.machineOptions).joined(separator: ",")
         let kernelArguments =
             ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "tsc=reliable", "no_timer_check"] + shape.kernelArguments
         // These processor flags save emulation the work that means nothing to this guest.
         arguments =
-            [shape.program, "-machine", machine, "-cpu", "max,-la57", "-smp", "\(shape.processors)", "-m", shape.memory] + shape.arguments
-            + [
+            [
+                shape.program, "-name", "guest,debug-threads=on", "-machine", machine, "-cpu", "max,-la57", "-smp", "\(shape.processors)",
+                "-m", shape.memory,
+            ] + shape.arguments + [
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-serial", "file:\(consolePath)",
                 "-chardev", "socket,id=port,fd=\(Self.portDescriptor)", "-serial", "chardev:port",
