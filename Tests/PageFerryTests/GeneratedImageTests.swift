@@ -72,7 +72,7 @@ import Testing
         }
         let memory = try SourceMemory(image)
         for page in [1, 0] {
-            let bytes = memory.bytes(of: PageRange(region: 0, first: page, count: 1))
+            let bytes = memory.lend(PageRange(region: 0, first: page, count: 1)).bytes
             #expect(bytes.load(fromByteOffset: bytes.count - 8, as: UInt64.self) == UInt64(page + 1))
         }
     }

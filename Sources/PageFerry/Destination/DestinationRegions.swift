@@ -184,9 +184,11 @@ public struct DestinationRegions: Sendable {
     /// - Returns: what the kernel refused, or nil.
     func wake(_ range: PageRange) -> SessionError? {
         let region = regions[Int(range.region)]
+        // Nobody waits for a region that was taken out.
+        guard region.userfault != nil else { return nil }
         let outcome = region.pieces.install(bytes(range, region)) { address, _, lengthBytes in
             do throws(UserfaultError) {
-                try region.userfault.wake(address: address, lengthBytes: lengthBytes)
+                try region.userfault!.wake(address: address, lengthBytes: lengthBytes)
                 return .installed
             } catch .systemCall(_, let code) {
                 return .failed(code: code)
