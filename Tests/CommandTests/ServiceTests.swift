@@ -24,13 +24,15 @@ struct ServiceTests {
         return try #require(found, "a daemon with \(text) runs")
     }
 
-    /// The process whose memory it is never connects again: systemd's store alone carries it from daemon to daemon.
+    /// The process whose memory it is never connects again: systemd's store alone carries it from daemon to daemon. A region that it
+    /// has taken out while there was no daemon is let go by the next one, and by the store.
     @Test func systemdKeepsTheMemoryOfADaemonThatDies() throws {
         let bytes = 4 << 20
         let name = String(scratch.path.split(separator: ".").last ?? "t")
         let port = try Services.freePort()
         let services = try Services(scratch, instance: name, [
-            "pageferry-source@": "--memory \(try scratch.memoryFile(bytes: bytes)) --listen 127.0.0.1:\(port)",
+            "pageferry-source@":
+                "--memory \(try scratch.memoryFile(bytes: bytes)) --memory \(try scratch.memoryFile("plugged", bytes: bytes)) --listen 127.0.0.1:\(port)",
             "pageferry-destination@": "--connect 127.0.0.1:\(port) --no-push",
         ])
         let handoff = scratch.file("run/pageferry-\(name)/handoff")
@@ -40,9 +42,12 @@ struct ServiceTests {
 
         let file = try MemoryFile.create(name: "kept", lengthBytes: bytes)
         let mapping = try MappedMemory(of: file, lengthBytes: bytes, access: .readWrite)
-        var client = try HandoffClient(path: handoff)
+        let plugged = try MappedMemory(anonymousBytes: bytes)
+        var client = try HandoffClient(path: handoff, timeoutNanoseconds: 60 * seconds)
         let userfault = try client.handOver(name: "memory", memory: mapping, file: file)
         defer { try? userfault.unregister(address: mapping.address, lengthBytes: bytes) }
+        let other = try client.handOver(name: "plugged", anonymous: plugged)
+        defer { try? other.unregister(address: plugged.address, lengthBytes: bytes) }
         try client.ready()
         let base = UnsafePointer<UInt8>(bitPattern: mapping.address)!
         func expectPage(_ page: Int) {
@@ -51,7 +56,7 @@ struct ServiceTests {
         }
         expectPage(1)
         // The connection is kept last.
-        #expect(services.property("NFileDescriptorStore", of: "pageferry-destination@\(name)", becomes: "3"))
+        #expect(services.property("NFileDescriptorStore", of: "pageferry-destination@\(name)", becomes: "4"))
         #expect(services.property("StatusText", of: "pageferry-destination@\(name)") { $0.contains("demanded") })
 
         let (destination, source) = ("/run/pageferry-\(name)/handoff", "/var/lib/pageferry-source-\(name)")
@@ -59,6 +64,10 @@ struct ServiceTests {
             let (old, oldSource) = (try daemon(destination), try daemon(source))
             if round > 1 { #expect(kill(oldSource, SIGKILL) == 0) }
             #expect(kill(old, SIGKILL) == 0)
+            if round == 2 {
+                try client.remove(1)
+                #expect(services.property("NFileDescriptorStore", of: "pageferry-destination@\(name)", becomes: "3"))
+            }
             // The thread waits through the restart where it has to.
             expectPage(10 * round)
             #expect(try daemon(destination, other: old) != old)
@@ -71,6 +80,7 @@ struct ServiceTests {
         #expect(services.property("NFileDescriptorStore", of: "pageferry-destination@\(name)") == "0")
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.file("lib/pageferry-\(name)")) == ["lock"], "no state is left")
         withExtendedLifetime(mapping) {}
+        withExtendedLifetime(plugged) {}
         withExtendedLifetime(services) {}
     }
 
