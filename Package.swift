@@ -22,6 +22,7 @@ let package = Package(
             name: "PageFerry",
             targets: [
                 "PageFerry", "PageCore", "HostMemory", "Userfault", "StreamTransport", "SecureStream", "NativeHandoff", "FirecrackerHandoff", "Handoff",
+                "ProcessMemory",
             ]),
         .library(name: "PageEngine", targets: ["PageCore", "PageWire", "PageEngine", "HostMemory"]),
         .executable(name: "pageferry", targets: ["pageferry"]),
@@ -67,6 +68,7 @@ let package = Package(
         .target(name: "NativeHandoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault", "PageFerry"], swiftSettings: strict),
         .target(name: "FirecrackerHandoff", dependencies: ["CShims", "PageCore", "Userfault", "NativeHandoff"], swiftSettings: strict),
         .target(name: "Handoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault"], swiftSettings: strict),
+        .target(name: "ProcessMemory", dependencies: ["CShims", "PageCore", "HostMemory", "PageFerry"], swiftSettings: strict),
         // The library for C and everything that speaks C: the header, and what is behind it. `scripts/build-library` links it.
         .target(name: "CPageFerry"),
         .target(
@@ -88,7 +90,7 @@ let package = Package(
         .target(
             name: "Benchmarking",
             dependencies: [
-                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "NativeHandoff", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "HostMemory", "StreamTransport", "Userfault",
                 "Verbs", "SecureStream", "PageSimulation", "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
@@ -97,8 +99,8 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
-                "SecureStream", "ServiceManager", "Confinement", "NativeHandoff", "FirecrackerHandoff", "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "SecureStream", "ServiceManager", "Confinement", "NativeHandoff", "FirecrackerHandoff", "Handoff", "ProcessMemory", "PageSimulation", "Demonstration",
+                "Benchmarking", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict
@@ -128,6 +130,7 @@ let package = Package(
         .testTarget(name: "VerbsTests", dependencies: ["Verbs"], swiftSettings: tests),
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "HandoffTests", dependencies: ["NativeHandoff", "FirecrackerHandoff", "Handoff", "CShims", "TestSupport"], swiftSettings: tests),
+        .testTarget(name: "ProcessMemoryTests", dependencies: ["ProcessMemory", "HostMemory", "PageCore", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SecureStreamTests", dependencies: ["SecureStream", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation", "PageEngine", "PageWire"], swiftSettings: tests),
         .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Demonstration", "NativeHandoff", "Handoff", "SecureStream", "Verbs", "VerbsTransport", "TestSupport"], swiftSettings: tests),

@@ -17,9 +17,30 @@ final class LocalSource: Sendable {
 
     struct SessionEnd: Sendable { let reason: SessionError? }
 
+    /// How a session begins.
+    typealias Start = @Sendable (OpenedSource, SourceSession.Configuration, @escaping @Sendable (SourceNotice) -> Void) -> SourceSession
+
     /// - Parameter startsAtOnce: whether the memory is final from the start; otherwise `guestStopped` makes it so.
-    convenience init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
+    convenience init(
+        _ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
         pauseNanoseconds: UInt64 = 0, configure: (inout SourceServer.Configuration) -> Void = { _ in }
+    ) throws {
+        try self.init(
+            layout: image.layout, name: name, startsAtOnce: startsAtOnce, mostLanes: mostLanes, link: link,
+            pauseNanoseconds: pauseNanoseconds, configure: configure
+        ) { SourceSession($0, memory: image, machineState: nil, configuration: $1, notify: $2) }
+    }
+
+    /// Of pages that each session asks for.
+    convenience init<Source: PageSource>(pages source: Source, name: String, pauseNanoseconds: UInt64 = 0) throws {
+        try self.init(layout: source.layout, name: name, pauseNanoseconds: pauseNanoseconds) {
+            SourceSession($0, source: source, configuration: $1, notify: $2)
+        }
+    }
+
+    private convenience init(
+        layout: RegionLayout, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
+        pauseNanoseconds: UInt64, configure: (inout SourceServer.Configuration) -> Void = { _ in }, start: @escaping Start
     ) throws {
         let wanted = link.address(name)
         let listener = try SourceListener(
@@ -30,8 +51,8 @@ final class LocalSource: Sendable {
         configuration.mostSessions = 8
         configure(&configuration)
         self.init(
-            image, SourceServer(listener: listener, layout: image.layout, configuration: configuration), address: address,
-            startsAtOnce: startsAtOnce, pauseNanoseconds: pauseNanoseconds)
+            SourceServer(listener: listener, layout: layout, configuration: configuration), address: address, startsAtOnce: startsAtOnce,
+            pauseNanoseconds: pauseNanoseconds, start: start)
     }
 
     /// Listens nowhere.
@@ -43,11 +64,14 @@ final class LocalSource: Sendable {
         configuration.mostLanes = mostLanes
         configuration.security = security
         self.init(
-            image, SourceServer(adopting: sockets, layout: image.layout, configuration: configuration), address: .unix(path: "nowhere"),
-            startsAtOnce: startsAtOnce, pauseNanoseconds: pauseNanoseconds)
+            SourceServer(adopting: sockets, layout: image.layout, configuration: configuration), address: .unix(path: "nowhere"),
+            startsAtOnce: startsAtOnce, pauseNanoseconds: pauseNanoseconds
+        ) { SourceSession($0, memory: image, machineState: nil, configuration: $1, notify: $2) }
     }
 
-    private init(_ image: SourceImage, _ server: SourceServer, address: StreamAddress, startsAtOnce: Bool, pauseNanoseconds: UInt64) {
+    private init(
+        _ server: SourceServer, address: StreamAddress, startsAtOnce: Bool, pauseNanoseconds: UInt64, start: @escaping Start
+    ) {
         self.address = address
         let ends = Mailbox<SessionEnd>()
         self.server = server
@@ -58,7 +82,7 @@ final class LocalSource: Sendable {
             while let opened = try? server.nextSession(refused: { _, error in ends.post(SessionEnd(reason: error)) }) {
                 var configuration = SourceSession.Configuration()
                 configuration.pauseNanoseconds = pauseNanoseconds
-                let session = SourceSession(opened, memory: image, machineState: nil, configuration: configuration) { notice in
+                let session = start(opened, configuration) { notice in
                     if case .ended(let reason) = notice {
                         server.sessionEnded()
                         ends.post(SessionEnd(reason: reason))
