@@ -51,8 +51,8 @@ final class LocalSource: Sendable {
         configuration.mostSessions = 8
         configure(&configuration)
         self.init(
-            SourceServer(listener: listener, layout: layout, configuration: configuration), address: address,
-            startsAtOnce: startsAtOnce, pauseNanoseconds: pauseNanoseconds, start: start)
+            SourceServer(listener: listener, layout: layout, configuration: configuration), address: address, startsAtOnce: startsAtOnce,
+            pauseNanoseconds: pauseNanoseconds, start: start)
     }
 
     /// Listens nowhere.
