@@ -10,7 +10,7 @@ export JOB
 RELEASE := .build/release/pageferry
 
 .DEFAULT_GOAL := help
-.PHONY: help packages guest-packages build release library manual install deb guest rxe rxe-shell test asan tsan test-rdma simulate fuzz demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
+.PHONY: help packages guest-packages build release library docs manual install deb guest rxe rxe-shell test asan tsan test-rdma simulate fuzz demo demo-memory chaos demo-record bench compare bench-link bench-rdma bench-micro traces lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,9 @@ release: packages ## build everything (release)
 
 library: packages ## build libpageferry.so for C and what speaks C, with its header and pkg-config file, in .build/library
 	scripts/build-library
+
+docs: packages ## write the documentation of the Swift library in .build/docs; a link that leads nowhere is an error
+	scripts/build-docs
 
 manual: packages ## write Packaging/pageferry.1 anew
 	scripts/make-manual

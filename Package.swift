@@ -18,7 +18,12 @@ let tests: [SwiftSetting] = [
 let package = Package(
     name: "pageferry",
     products: [
-        .library(name: "PageFerry", targets: ["PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "ProcessMemory"]),
+        .library(
+            name: "PageFerry",
+            targets: [
+                "PageFerry", "PageCore", "HostMemory", "Userfault", "StreamTransport", "SecureStream", "NativeHandoff", "FirecrackerHandoff", "Handoff",
+                "ProcessMemory",
+            ]),
         .library(name: "PageEngine", targets: ["PageCore", "PageWire", "PageEngine", "HostMemory"]),
         .executable(name: "pageferry", targets: ["pageferry"]),
         .library(name: "PageFerryLibrary", type: .static, targets: ["PageFerryLibrary"]),
@@ -66,6 +71,8 @@ let package = Package(
         .target(name: "ProcessMemory", dependencies: ["CShims", "PageCore", "HostMemory", "PageFerry"], swiftSettings: strict),
         // The library for C and everything that speaks C: the header, and what is behind it. `scripts/build-library` links it.
         .target(name: "CPageFerry"),
+        // A VMM's side of the hand-off protocol: one header.
+        .target(name: "CHandoffClient"),
         .target(
             name: "PageFerryLibrary",
             dependencies: [
@@ -85,7 +92,7 @@ let package = Package(
         .target(
             name: "Benchmarking",
             dependencies: [
-                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "NativeHandoff", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "HostMemory", "StreamTransport", "Userfault",
                 "Verbs", "SecureStream", "PageSimulation", "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
@@ -104,7 +111,7 @@ let package = Package(
         .executableTarget(name: "ConfinementProbe", dependencies: ["CSeccomp", "Confinement"], swiftSettings: strict),
         .executableTarget(name: "GuestWorkload", swiftSettings: strict),
         // It is loaded into VMMs: of the Swift runtime, which the package manager links everywhere, it needs nothing.
-        .target(name: "PreloadShim", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
+        .target(name: "PreloadShim", dependencies: ["CHandoffClient"], linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
         .target(name: "FaultProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
         .target(
             name: "AllocationProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
@@ -133,7 +140,7 @@ let package = Package(
         .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking", "PageEngine", "PageSimulation", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
         .testTarget(
-            name: "LibraryTests", dependencies: ["PageFerryLibrary", "CPageFerry", "pageferry", "TestSupport"], exclude: ["Fixtures"], swiftSettings: tests),
+            name: "LibraryTests", dependencies: ["PageFerryLibrary", "CPageFerry", "HostMemory", "PageCore", "Userfault", "Verbs", "pageferry", "TestSupport"], exclude: ["Fixtures"], swiftSettings: tests),
         .testTarget(name: "CommandTests", dependencies: ["ConfinementProbe", "FirecrackerVMM", "Demonstration", "NativeHandoff", "Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs", "TestSupport"], swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

@@ -1,5 +1,6 @@
 /* A program that is its own page daemon, as a VMM would be: it serves its memory, "migrates" into a second process of itself, and
- * there its faults are answered by the library's threads in the very process that faults.
+ * there its faults are answered by the library's threads in the very process that faults. Its one migration connection carries the
+ * machine state first, then the pages: the library adopts it on both sides.
  *
  *   cc -pthread -o vmm vmm.c $(pkg-config --cflags --libs pageferry)
  *   ./vmm
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -74,7 +76,7 @@ static int make_ram(uint64_t **ram) {
 }
 
 /* The second process: its memory is registered before anything touches it, and opened; then the machine runs. */
-static int destination(const char *address, struct machine_state state) {
+static int destination(int32_t connection, struct machine_state state) {
     uint64_t *ram;
     int memory = make_ram(&ram);
     int userfault = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
@@ -86,7 +88,7 @@ static int destination(const char *address, struct machine_state state) {
         .userfault_descriptor = userfault, .memory_descriptor = memory,
     };
     struct pageferry_destination_options options = {
-        .size = sizeof options, .regions = &region, .region_count = 1, .connect = address, .bulk_lanes = 1, .give_up_after_seconds = 10,
+        .size = sizeof options, .regions = &region, .region_count = 1, .adopted_descriptors = &connection, .adopted_count = 1,
     };
     int64_t handle = pageferry_destination_open(&options);
     if (handle < 0) fail("destination");
@@ -103,9 +105,10 @@ static int destination(const char *address, struct machine_state state) {
 
 int main(int count, char **arguments) {
     struct machine_state state;
-    if (count == 3) {
-        if (read(atoi(arguments[2]), &state, sizeof state) != sizeof state) fail("machine state");
-        return destination(arguments[1], state);
+    if (count == 2) {
+        int connection = atoi(arguments[1]);
+        if (recv(connection, &state, sizeof state, MSG_WAITALL) != sizeof state) fail("machine state");
+        return destination(connection, state);
     }
     uint64_t *ram;
     int memory = make_ram(&ram);
@@ -113,22 +116,23 @@ int main(int count, char **arguments) {
     memset(&state, 0, sizeof state);
     run_machine(ram, &state, PAGES / 2);
 
-    /* The machine stands still: what it has crosses. */
+    /* The machine stands still: what it has crosses. A VMM's connection leads to another host. */
+    int connection[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, connection) < 0 || fcntl(connection[0], F_SETFD, FD_CLOEXEC) < 0) fail("connection");
+    if (send(connection[0], &state, sizeof state, 0) != sizeof state) fail("machine state");
     struct pageferry_source_region region = { .name = "ram", .memory_descriptor = memory, .length_bytes = ram_bytes };
-    struct pageferry_source_options options = { .size = sizeof options, .regions = &region, .region_count = 1, .listen = "127.0.0.1:0" };
+    struct pageferry_source_options options = { .size = sizeof options, .regions = &region, .region_count = 1, .adopted_descriptors = &connection[0], .adopted_count = 1 };
     int64_t source = pageferry_source_open(&options);
-    char address[128];
-    if (source < 0 || pageferry_source_address(source, address, sizeof address) < 0) fail("source");
-    int channel[2];
-    if (pipe(channel) < 0 || write(channel[1], &state, sizeof state) != sizeof state) fail("pipe");
+    if (source < 0) fail("source");
     char descriptor[16];
-    snprintf(descriptor, sizeof descriptor, "%d", channel[0]);
+    snprintf(descriptor, sizeof descriptor, "%d", connection[1]);
     /* A new program, not a child that shares this one's threads: the library does not live through fork(). */
     pid_t child = fork();
     if (child == 0) {
-        execl("/proc/self/exe", arguments[0], address, descriptor, (char *)NULL);
+        execl("/proc/self/exe", arguments[0], descriptor, (char *)NULL);
         _exit(71);
     }
+    close(connection[1]);
     int status = 0;
     if (child < 0 || waitpid(child, &status, 0) < 0) fail("child");
     if (pageferry_close(source) < 0) fail("close");

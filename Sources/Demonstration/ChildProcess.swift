@@ -7,6 +7,7 @@ import Synchronization
 package final class ChildProcess: Sendable {
     package let processIdentifier: pid_t
     private let exitCode = Mutex<Int32?>(nil)
+    private let usedNanoseconds = Mutex<UInt64>(0)
     /// Those not yet reaped, for a program that is told to stop in the middle.
     private static let running = Mutex<Set<pid_t>>([])
 
@@ -61,6 +62,9 @@ package final class ChildProcess: Sendable {
         }
     }
 
+    /// Processor time of the process, and of children it waited for, once it has ended.
+    package var processorNanoseconds: UInt64 { usedNanoseconds.withLock { $0 } }
+
     /// Ends the process at once.
     package func end() {
         guard exitCode.withLock({ $0 }) == nil else { return }
@@ -79,8 +83,12 @@ package final class ChildProcess: Sendable {
         exitCode.withLock { code in
             if code == nil {
                 var status: Int32 = 0
-                // SAFETY: one local integer, filled during the call.
-                if unsafe waitpid(processIdentifier, &status, options) == processIdentifier {
+                var usage = rusage()
+                // SAFETY: a local integer and a local structure, filled during the call.
+                if unsafe wait4(processIdentifier, &status, options, &usage) == processIdentifier {
+                    let seconds = usage.ru_utime.tv_sec + usage.ru_stime.tv_sec
+                    let microseconds = seconds * 1_000_000 + Int(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec)
+                    usedNanoseconds.withLock { $0 = UInt64(microseconds) * 1_000 }
                     _ = Self.running.withLock { $0.remove(processIdentifier) }
                     code = status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
                 }

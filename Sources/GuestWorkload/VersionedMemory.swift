@@ -3,7 +3,7 @@ import Glibc
 /// Memory whose every page holds a pure function of its number and version, so that a page that was lost, doubled, torn or
 /// taken from another time is noticed by the next visit.
 ///
-/// SAFETY: `@safe` because the mapping is made once, never unmapped, and every page number is checked.
+/// SAFETY: `@safe` because the mapping is made once, unmapped at its user's word alone, and every page number is checked.
 @safe struct VersionedMemory: @unchecked Sendable {
     static let wordsPerPage = 512
 
@@ -43,5 +43,11 @@ import Glibc
         for index in 0..<Self.wordsPerPage { difference |= unsafe words[index] ^ Self.word(page, index, version) }
         write(page, version: version &+ 1)
         return difference == 0
+    }
+
+    /// Gives the memory back; the last use of this value.
+    func unmap() {
+        unsafe munmap(base, pageCount * Self.wordsPerPage * 8)
+        unsafe versions.deallocate()
     }
 }

@@ -3,8 +3,6 @@ import Synchronization
 
 /// The threads of the guest and what they count.
 final class Workload: Sendable {
-    private static let memoryBytes = 256 << 20
-    private static let workers = 2
     private static let tickNanoseconds = 10_000_000
     /// How much the tmpfs file holds that is summed again and again.
     private static let summedBytes = 8 << 20
@@ -12,6 +10,8 @@ final class Workload: Sendable {
     private let port: Int32
     private let diskPath: String
     private let sumPath: String
+    private let workers: Int
+    private let churnedBytes: Int
     private let memory: VersionedMemory
     private let isStopping = Atomic(false)
     private let pages = Atomic(0)
@@ -21,12 +21,14 @@ final class Workload: Sendable {
     private let sums = Atomic(0)
     private let badSums = Atomic(0)
 
-    init(port: String, diskPath: String, sumPath: String) {
+    init(port: String, diskPath: String, sumPath: String, memoryBytes: Int, workers: Int, churnedBytes: Int) {
         // SAFETY: the path is terminated and lives for the call.
         self.port = unsafe open(port, O_RDWR | O_NOCTTY)
         self.diskPath = diskPath
         self.sumPath = sumPath
-        memory = VersionedMemory(byteCount: Self.memoryBytes)
+        self.workers = workers
+        self.churnedBytes = churnedBytes
+        memory = VersionedMemory(byteCount: memoryBytes)
     }
 
     func run() {
@@ -34,14 +36,16 @@ final class Workload: Sendable {
         writeSummed()
         write("READY\n")
         var threads: [pthread_t] = []
-        for worker in 0..<Self.workers { threads.append(start { self.work(worker) }) }
+        for worker in 0..<workers { threads.append(start { self.work(worker) }) }
         threads.append(start { self.readDisk() })
         threads.append(start { self.sum() })
+        if churnedBytes > 0 { threads.append(start { self.churn() }) }
         _ = start { self.awaitStop() }
         let ticks = tick()
         for thread in threads { pthread_join(thread, nil) }
         write(
-            "DONE ticks=\(ticks) pages=\(value(pages)) bad=\(value(badPages)) disk_reads=\(value(diskReads)) bad_reads=\(value(badReads)) sums=\(value(sums)) bad_sums=\(value(badSums))\n")
+            "DONE ticks=\(ticks) pages=\(value(pages)) bad=\(value(badPages)) disk_reads=\(value(diskReads)) bad_reads=\(value(badReads)) sums=\(value(sums)) bad_sums=\(value(badSums))\n"
+        )
         _ = tcdrain(port)
     }
 
@@ -74,7 +78,7 @@ final class Workload: Sendable {
 
     /// Visits the pages of its share: runs of neighbours and single pages, half and half.
     private func work(_ worker: Int) {
-        let share = memory.pageCount / Self.workers
+        let share = memory.pageCount / workers
         let first = worker * share
         var random = Random(seed: UInt64(worker + 1))
         while isRunning {
@@ -87,6 +91,22 @@ final class Workload: Sendable {
                 }
                 pages.wrappingAdd(1, ordering: .relaxed)
             }
+        }
+    }
+
+    /// Takes memory the kernel has free, writes it, finds it so a little later, and gives it back: what a balloon gave up and got
+    /// back is in use again this way.
+    private func churn() {
+        while isRunning {
+            let taken = VersionedMemory(byteCount: churnedBytes)
+            var pause = timespec(tv_sec: 0, tv_nsec: Self.tickNanoseconds)
+            // SAFETY: a local structure, read during the call.
+            _ = unsafe nanosleep(&pause, nil)
+            for page in 0..<taken.pageCount where !taken.visit(page) {
+                badPages.wrappingAdd(1, ordering: .relaxed)
+                write("BAD churned page=\(page)\n")
+            }
+            taken.unmap()
         }
     }
 
@@ -175,10 +195,12 @@ final class Workload: Sendable {
         var thread = pthread_t()
         // SAFETY: the retained box is taken back exactly once, by the thread created with it.
         let box = unsafe Unmanaged.passRetained(Body(body)).toOpaque()
-        unsafe pthread_create(&thread, nil, { box in
-            unsafe Unmanaged<Body>.fromOpaque(box!).takeRetainedValue().run()
-            return nil
-        }, box)
+        unsafe pthread_create(
+            &thread, nil,
+            { box in
+                unsafe Unmanaged<Body>.fromOpaque(box!).takeRetainedValue().run()
+                return nil
+            }, box)
         return thread
     }
 }

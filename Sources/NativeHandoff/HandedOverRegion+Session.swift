@@ -46,6 +46,9 @@ extension DestinationRegion {
     }
 
     private static func region(_ handedOver: borrowing HandedOverRegions, _ index: Int) throws(HandoffError) -> DestinationRegion {
+        guard !handedOver[index].isRemoved else {
+            return .removed(name: handedOver[index].name, lengthBytes: handedOver[index].lengthBytes, pageSize: handedOver[index].pageSize)
+        }
         let userfault: Int32
         do throws(UserfaultError) {
             userfault = try handedOver[index].userfault.duplicated().release()

@@ -17,10 +17,17 @@ public struct HandedOverRegion: ~Copyable, Sendable {
     public let modes: UserfaultModes
     /// The number of the first region that is served by the same userfaultfd; its own number when it has one to itself.
     public let userfaultOf: RegionIndex
-    /// The userfaultfd the range is registered with.
-    public let userfault: UserfaultDescriptor
-    /// The memory's file, writable; nil for anonymous memory.
-    public let file: MemoryFile?
+    private var heldUserfault: UserfaultDescriptor?
+    /// The memory's file, writable; nil for anonymous memory, and for a region that was taken out.
+    public private(set) var file: MemoryFile?
+
+    /// The userfaultfd the range is registered with. Traps for a region that was taken out.
+    public var userfault: UserfaultDescriptor {
+        _read { yield heldUserfault! }
+    }
+
+    /// Whether it was taken out: it keeps its number, and nothing of its memory is held here.
+    public var isRemoved: Bool { heldUserfault == nil }
 
     /// For adapters of other hand-offs too. `number` is the region's own.
     public init(
@@ -34,8 +41,27 @@ public struct HandedOverRegion: ~Copyable, Sendable {
         self.fileOffset = fileOffset
         self.modes = modes
         self.userfaultOf = userfaultOf
-        self.userfault = userfault
+        heldUserfault = consume userfault
         self.file = file
+    }
+
+    /// A region that was taken out before it was handed over again.
+    init(removed name: String, lengthBytes: Int, pageSize: PageSize, number: RegionIndex) {
+        self.name = name
+        address = 0
+        self.lengthBytes = lengthBytes
+        self.pageSize = pageSize
+        fileOffset = 0
+        modes = []
+        userfaultOf = number
+        heldUserfault = nil
+        file = nil
+    }
+
+    /// Closes its descriptors.
+    mutating func release() {
+        heldUserfault = nil
+        file = nil
     }
 
     public var kind: HandoffMemoryKind { file == nil ? .anonymous : .shared }
@@ -91,6 +117,13 @@ public struct HandedOverRegion: ~Copyable, Sendable {
         // SAFETY: this element is not initialised yet, and lies inside the storage.
         unsafe storage.initializeElement(at: count, to: region)
         count += 1
+    }
+
+    /// Takes a region out: it keeps its number, and its descriptors are closed.
+    public mutating func remove(_ index: Int) {
+        precondition(index >= 0 && index < count, "a region's number stays inside its hand-off")
+        // SAFETY: the element is initialised, as was just checked, and this value alone owns the storage.
+        unsafe storage[index].release()
     }
 
     /// The regions as both hosts describe them.

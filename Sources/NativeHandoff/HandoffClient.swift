@@ -11,6 +11,8 @@ import Userfault
 /// last, the kernel would unregister the memory when the daemon dies, and missing pages would read as zeros.
 public struct HandoffClient: ~Copyable, Sendable {
     private var socket: HandoffSocket
+    /// What both speak; older than this side's where the daemon is.
+    public private(set) var version: UInt32
     private let path: String
     private let timeoutNanoseconds: UInt64
     /// What was handed over, to be handed over again to a daemon that takes over.
@@ -21,7 +23,9 @@ public struct HandoffClient: ~Copyable, Sendable {
 
     /// Connects to the daemon at `path` and makes the hello. Each answer is awaited for `timeoutNanoseconds`.
     public init(path: String, timeoutNanoseconds: UInt64 = 10_000_000_000) throws(HandoffError) {
-        socket = try Self.connect(path, again: false, timeoutNanoseconds)
+        var version: UInt32 = 0
+        socket = try Self.connect(path, again: false, timeoutNanoseconds, spoken: &version)
+        self.version = version
         self.path = path
         self.timeoutNanoseconds = timeoutNanoseconds
     }
@@ -30,7 +34,24 @@ public struct HandoffClient: ~Copyable, Sendable {
         for descriptor in descriptors.joined() { close(descriptor) }
     }
 
-    private static func connect(_ path: String, again: Bool, _ timeoutNanoseconds: UInt64) throws(HandoffError) -> HandoffSocket {
+    /// In the newest version that the daemon speaks too.
+    private static func connect(
+        _ path: String, again: Bool, _ timeoutNanoseconds: UInt64, spoken version: inout UInt32
+    ) throws(HandoffError) -> HandoffSocket {
+        version = HandoffProtocol.version
+        while true {
+            do throws(HandoffError) {
+                return try connect(path, again: again, version, timeoutNanoseconds)
+            } catch .refused(1, let text) {
+                guard version > HandoffProtocol.oldestVersion else { throw .refused(status: 1, text: text) }
+                version -= 1
+            }
+        }
+    }
+
+    private static func connect(
+        _ path: String, again: Bool, _ version: UInt32, _ timeoutNanoseconds: UInt64
+    ) throws(HandoffError) -> HandoffSocket {
         let socket = try HandoffSocket.make()
         // SAFETY: the path is terminated and lives for the call.
         let answer = unsafe pageferry_unix_connect(socket.rawValue, path)
@@ -39,7 +60,7 @@ public struct HandoffClient: ~Copyable, Sendable {
             throw absent ? .nobodyListens(path: path) : .systemCall(call: "connecting to '\(path)'", code: -answer)
         }
         var hello: [UInt8] = []
-        hello.appendLittleEndian(HandoffProtocol.version)
+        hello.appendLittleEndian(version)
         hello.appendLittleEndian(again ? HandoffProtocol.againFlag : 0)
         try Self.ask(socket, .hello, hello, [], timeoutNanoseconds)
         return socket
@@ -60,12 +81,31 @@ public struct HandoffClient: ~Copyable, Sendable {
     ///
     /// - Throws: `.nobodyListens` while it has not been started; call again then.
     public mutating func reattach() throws(HandoffError) {
-        let fresh = try Self.connect(path, again: true, timeoutNanoseconds)
+        var version: UInt32 = 0
+        let fresh = try Self.connect(path, again: true, timeoutNanoseconds, spoken: &version)
         for (message, descriptors) in zip(messages, descriptors) {
             try Self.ask(fresh, .region, message.encoded, descriptors, timeoutNanoseconds)
         }
         try Self.ready(fresh, messages.count, timeoutNanoseconds)
         socket = fresh
+        self.version = version
+    }
+
+    /// Takes a region out, whose memory nobody uses any more. Afterwards the daemon holds nothing of it, and it may be freed.
+    ///
+    /// - Parameter number: in the order in which the regions were handed over, from 0 on.
+    public mutating func remove(_ number: Int) throws(HandoffError) {
+        precondition(messages.indices.contains(number), "a region that was handed over")
+        guard version >= HandoffProtocol.versionWithRequests else {
+            throw .notThisProtocol(detail: "this daemon speaks version \(version), which cannot take a region out")
+        }
+        var payload: [UInt8] = []
+        payload.appendLittleEndian(UInt32(number))
+        payload.appendLittleEndian(UInt32(0))
+        try Self.ask(socket, .remove, payload, [], timeoutNanoseconds)
+        messages[number] = messages[number].removed
+        for descriptor in descriptors[number] { close(descriptor) }
+        descriptors[number] = []
     }
 
     /// Registers a mapping of `file` for missing and minor faults and hands it over. Nothing of it may be in use yet.

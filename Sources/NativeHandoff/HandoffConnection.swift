@@ -2,6 +2,7 @@ import CShims
 import Glibc
 import HostMemory
 import PageCore
+import Synchronization
 import Userfault
 
 /// Who is at the other end of a unix socket, as the kernel says (SO_PEERCRED).
@@ -26,12 +27,18 @@ public struct HandoffPeer: Sendable, Hashable {
 /// The connection of one VMM. It is kept open as long as the memory is served: its end says that the VMM has gone.
 public struct HandoffConnection: ~Copyable, Sendable {
     public let peer: HandoffPeer
-    private let socket: HandoffSocket
+    let socket: HandoffSocket
+    private let spoken: Atomic<UInt32>
 
-    init(_ socket: consuming HandoffSocket) throws(HandoffError) {
+    /// - Parameter version: what the VMM speaks; its hello says it anew.
+    init(_ socket: consuming HandoffSocket, version: UInt32 = HandoffProtocol.oldestVersion) throws(HandoffError) {
         peer = try HandoffPeer(of: socket)
         self.socket = socket
+        spoken = Atomic(version)
     }
+
+    /// The version of the protocol that the VMM speaks, from its hello on.
+    public var version: UInt32 { spoken.load(ordering: .relaxed) }
 
     /// The connected descriptor, borrowed: to be polled for the VMM's end.
     public var rawValue: Int32 { socket.rawValue }
@@ -40,14 +47,18 @@ public struct HandoffConnection: ~Copyable, Sendable {
     ///
     /// What is wrong is told to the VMM and thrown; whatever it sent is closed then. `timeoutNanoseconds` is for all.
     ///
-    /// - Parameter again: whether memory is awaited that a daemon before this one has served. A VMM that comes for the other
-    ///   reason is sent away with `.wrongOccasion`: its memory is none of this session's.
-    public borrowing func receiveRegions(again: Bool = false, timeoutNanoseconds: UInt64) throws(HandoffError) -> HandedOverRegions {
+    /// - Parameters:
+    ///   - again: whether memory is awaited that a daemon before this one has served. A VMM that comes for the other reason is sent
+    ///     away with `.wrongOccasion`: its memory is none of this session's.
+    ///   - takesRequests: whether the caller serves what a VMM may ask for later (`nextRequest`); else version 1 is spoken.
+    public borrowing func receiveRegions(
+        again: Bool = false, takesRequests: Bool = true, timeoutNanoseconds: UInt64
+    ) throws(HandoffError) -> HandedOverRegions {
         let deadline = HandoffDeadline(timeoutNanoseconds: timeoutNanoseconds)
         do throws(HandoffError) {
-            try receiveHello(again: again, deadline)
+            try receiveHello(again: again, newest: takesRequests ? HandoffProtocol.version : HandoffProtocol.oldestVersion, deadline)
             var regions = HandedOverRegions()
-            while try receiveRegion(into: &regions, deadline) {
+            while try receiveRegion(into: &regions, again: again, deadline) {
                 try answer(HandoffAnswer(status: 0, text: ""), deadline)
             }
             return regions
@@ -70,7 +81,8 @@ public struct HandoffConnection: ~Copyable, Sendable {
         try answer(HandoffAnswer(status: status, text: text), HandoffDeadline(timeoutNanoseconds: 5_000_000_000))
     }
 
-    /// Whether the VMM ended within `timeoutMilliseconds`: the connection is closed, or carries what it must not.
+    /// Whether the VMM ended within `timeoutMilliseconds`: the connection is closed, or carries something. Where requests are served
+    /// `nextRequest` tells the two apart.
     public borrowing func waitForEnd(timeoutMilliseconds: Int32) throws(HandoffError) -> Bool {
         do throws(HandoffError) {
             try socket.wait(
@@ -81,7 +93,7 @@ public struct HandoffConnection: ~Copyable, Sendable {
         }
     }
 
-    private borrowing func receiveHello(again: Bool, _ deadline: HandoffDeadline) throws(HandoffError) {
+    private borrowing func receiveHello(again: Bool, newest: UInt32, _ deadline: HandoffDeadline) throws(HandoffError) {
         guard let message = try socket.receive(deadline: deadline, step: "waiting for the VMM's hello") else {
             throw .connectionEnded(step: "before its hello")
         }
@@ -90,9 +102,10 @@ public struct HandoffConnection: ~Copyable, Sendable {
         }
         var reader = HandoffReader(message.payload)
         let version = try reader.integer(UInt32.self)
-        guard version == HandoffProtocol.version else {
-            throw .notThisProtocol(detail: "it speaks version \(version), this daemon \(HandoffProtocol.version)")
+        guard (HandoffProtocol.oldestVersion...newest).contains(version) else {
+            throw .otherVersion(spoken: version, newest: newest)
         }
+        spoken.store(version, ordering: .relaxed)
         let flags = try reader.integer(UInt32.self)
         try reader.expectEnd()
         guard (flags & HandoffProtocol.againFlag != 0) == again else { throw .wrongOccasion(isAgain: !again) }
@@ -101,7 +114,7 @@ public struct HandoffConnection: ~Copyable, Sendable {
 
     /// - Returns: false at `ready`.
     private borrowing func receiveRegion(
-        into regions: inout HandedOverRegions, _ deadline: HandoffDeadline
+        into regions: inout HandedOverRegions, again: Bool, _ deadline: HandoffDeadline
     ) throws(HandoffError) -> Bool {
         guard var message = try socket.receive(deadline: deadline, step: "waiting for the VMM's regions") else {
             throw .connectionEnded(step: "before all its regions were in")
@@ -109,7 +122,8 @@ public struct HandoffConnection: ~Copyable, Sendable {
         switch message.kind {
         case .region:
             let announced = try HandoffRegionMessage(message.payload)
-            let region = try HandoffValidation.region(announced, &message.descriptors, after: regions)
+            let region = try HandoffValidation.region(
+                announced, &message.descriptors, after: regions, mayBeRemoved: again && version >= HandoffProtocol.versionWithRequests)
             regions.append(region)
             return true
         case .ready:
@@ -120,12 +134,12 @@ public struct HandoffConnection: ~Copyable, Sendable {
             guard message.descriptors.count == 0 else { throw .malformed(detail: "a ready message carries descriptors") }
             guard count == regions.count, count > 0 else { throw .wrongCount(announced: count, received: regions.count) }
             return false
-        case .hello, .answer:
+        case .hello, .answer, .remove, .finished, .add:
             throw .malformed(detail: "a message that does not belong here")
         }
     }
 
-    private borrowing func answer(_ answer: HandoffAnswer, _ deadline: HandoffDeadline) throws(HandoffError) {
+    borrowing func answer(_ answer: HandoffAnswer, _ deadline: HandoffDeadline) throws(HandoffError) {
         try socket.send(.answer, answer.encoded, deadline: deadline)
     }
 }

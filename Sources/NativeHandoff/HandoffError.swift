@@ -15,6 +15,8 @@ public enum HandoffError: Error, Sendable, Hashable {
     case connectionEnded(step: String)
     /// The peer speaks something else, or another version.
     case notThisProtocol(detail: String)
+    /// The peer speaks a version that this side does not; it may come again with an older one.
+    case otherVersion(spoken: UInt32, newest: UInt32)
     /// A message is malformed.
     case malformed(detail: String)
     /// A message came with another number of descriptors than it needs.
@@ -33,6 +35,10 @@ public enum HandoffError: Error, Sendable, Hashable {
     case badFile(name: String, detail: String)
     /// Memory that another daemon has served where fresh memory is awaited, or the reverse.
     case wrongOccasion(isAgain: Bool)
+    /// A region that is to be taken out and is not there.
+    case noRegion(number: UInt32)
+    /// Memory that was plugged in after the switch.
+    case nothingAtSource
     /// The other side refused.
     case refused(status: UInt32, text: String)
     /// A system call failed.
@@ -41,7 +47,7 @@ public enum HandoffError: Error, Sendable, Hashable {
     /// The status that is sent to the peer; never 0, which is success. Part of the protocol.
     public var status: UInt32 {
         switch self {
-        case .notThisProtocol: 1
+        case .notThisProtocol, .otherVersion: 1
         case .malformed: 2
         case .wrongDescriptors: 3
         case .overlap: 4
@@ -52,6 +58,8 @@ public enum HandoffError: Error, Sendable, Hashable {
         case .badFile: 9
         case .timedOut: 10
         case .refused, .wrongOccasion: 11
+        case .noRegion: 13
+        case .nothingAtSource: 14
         case .alreadyListening, .notASocket, .nobodyListens, .connectionEnded, .systemCall: 12
         }
     }
@@ -72,6 +80,8 @@ extension HandoffError: CustomStringConvertible {
             "the peer ended the hand-off connection \(step)"
         case .notThisProtocol(let detail):
             "the peer does not speak this hand-off protocol: \(detail)"
+        case .otherVersion(let spoken, let newest):
+            "the peer speaks version \(spoken) of this hand-off protocol, this daemon \(HandoffProtocol.oldestVersion) to \(newest)"
         case .malformed(let detail):
             "malformed hand-off message: \(detail)"
         case .wrongDescriptors(let name, let expected, let received):
@@ -93,6 +103,10 @@ extension HandoffError: CustomStringConvertible {
             isAgain
                 ? "the daemon takes over nothing here, it waits for fresh memory: give each daemon a hand-off socket of its own"
                 : "the daemon takes over from one that died, and waits for that one's memory: give each daemon a hand-off socket of its own"
+        case .noRegion(let number):
+            "there is no region \(number)"
+        case .nothingAtSource:
+            "the source has nothing of memory that was plugged in later: it reads as zeros, so do not register it"
         case .refused(let status, let text):
             "the page daemon refused the memory (status \(status)): \(text)"
         case .systemCall(let call, let code):

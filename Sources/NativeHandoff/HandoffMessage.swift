@@ -6,7 +6,13 @@ import PageCore
 enum HandoffProtocol {
     /// "PGFH" in the order of bytes.
     static let magic: UInt32 = 0x4846_4750
-    static let version: UInt32 = 1
+    /// The oldest and the newest version this side speaks; the VMM chooses.
+    static let oldestVersion: UInt32 = 1
+    static let version: UInt32 = 2
+    /// The first version with requests after `ready`.
+    static let versionWithRequests: UInt32 = 2
+    /// A region's kind, when it is handed over again without memory: it was taken out meanwhile.
+    static let removedKind: UInt16 = 2
     /// In a hello's flags: the memory was served by a daemon before this one.
     static let againFlag: UInt32 = 1
     static let headerBytes = 16
@@ -16,6 +22,7 @@ enum HandoffProtocol {
     /// The payload of a region without its name.
     static let regionBytes = 40
     static let readyBytes = 8
+    static let removeBytes = 8
     /// The payload of an answer without its text.
     static let answerBytes = 8
     static let mostTextBytes = 512
@@ -28,6 +35,9 @@ enum HandoffMessageKind: UInt16 {
     case region = 2
     case ready = 3
     case answer = 4
+    case remove = 5
+    case finished = 6
+    case add = 7
 }
 
 /// How a region's pages are installed.
@@ -80,6 +90,13 @@ struct HandoffRegionMessage: Hashable {
     let modes: UInt16
     /// The number of the earlier region whose userfaultfd serves this one too, or `ownUserfault`.
     let userfaultOf: UInt16
+
+    /// The same region, when it is handed over again and was taken out meanwhile.
+    var removed: HandoffRegionMessage {
+        HandoffRegionMessage(
+            name: name, address: 0, lengthBytes: lengthBytes, fileOffset: 0, pageSizeBytes: pageSizeBytes,
+            kind: HandoffProtocol.removedKind, modes: 0, userfaultOf: HandoffProtocol.ownUserfault)
+    }
 
     var encoded: [UInt8] {
         var bytes: [UInt8] = []

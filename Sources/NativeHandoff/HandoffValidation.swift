@@ -7,16 +7,26 @@ import Userfault
 /// Checks of what a VMM announces: hostile until it passed. Each throws one line that says what is wrong.
 enum HandoffValidation {
     /// The region `announced`, with its descriptors taken over. Those that are not used stay in `descriptors`, to be closed.
+    ///
+    /// - Parameter mayBeRemoved: whether it may have been taken out: when it is handed over again.
     static func region(
-        _ announced: HandoffRegionMessage, _ descriptors: inout ReceivedDescriptors, after regions: borrowing HandedOverRegions
+        _ announced: HandoffRegionMessage, _ descriptors: inout ReceivedDescriptors, after regions: borrowing HandedOverRegions,
+        mayBeRemoved: Bool = false
     ) throws(HandoffError) -> HandedOverRegion {
         guard regions.count < RegionLayout.mostRegions else { throw .tooManyRegions }
         let pageSize = try bounds(announced)
+        if announced.kind == HandoffProtocol.removedKind, mayBeRemoved {
+            guard descriptors.count == 0 else {
+                throw .wrongDescriptors(name: announced.name, expected: 0, received: descriptors.count)
+            }
+            return HandedOverRegion(
+                removed: announced.name, lengthBytes: Int(announced.lengthBytes), pageSize: pageSize, number: RegionIndex(regions.count))
+        }
         guard let kind = HandoffMemoryKind(rawValue: announced.kind) else {
             throw .badRegion(name: announced.name, detail: "its kind \(announced.kind) is unknown")
         }
         let modes = try modes(announced, kind)
-        for index in 0..<regions.count {
+        for index in 0..<regions.count where !regions[index].isRemoved {
             guard
                 UInt(announced.address) >= regions[index].endAddress
                     || UInt(announced.address + announced.lengthBytes) <= regions[index].address
@@ -28,7 +38,7 @@ enum HandoffValidation {
             throw .wrongDescriptors(name: announced.name, expected: expected, received: descriptors.count)
         }
         let userfaultOf = ownsUserfault ? RegionIndex(regions.count) : announced.userfaultOf
-        guard Int(userfaultOf) <= regions.count, ownsUserfault || Int(userfaultOf) < regions.count else {
+        guard ownsUserfault || (Int(userfaultOf) < regions.count && !regions[Int(userfaultOf)].isRemoved) else {
             throw .badUserfault(name: announced.name, detail: "it shares the userfaultfd of region \(userfaultOf), which is not there")
         }
         let userfault =
@@ -56,8 +66,8 @@ enum HandoffValidation {
                 name: announced.name, detail: "address, length and file offset are not all multiples of its \(pageSize.bytes)-byte page")
         }
         let most = UInt64(RegionLayout.mostBytes)
-        guard announced.address > 0, announced.address < most, announced.lengthBytes <= most - announced.address,
-            announced.fileOffset <= most
+        guard announced.kind == HandoffProtocol.removedKind || announced.address > 0, announced.address < most,
+            announced.lengthBytes <= most - announced.address, announced.fileOffset <= most
         else { throw .badRegion(name: announced.name, detail: "it exceeds an address space") }
         return pageSize
     }

@@ -19,6 +19,8 @@ public struct KeptRegion: Codable, Sendable, Hashable {
     /// The first region with the same userfaultfd, and the first with the same file; its own number when it has its own.
     var userfaultOf: Int
     var fileOf: Int
+    /// Whether it was taken out; nil: no. It keeps its place.
+    var isRemoved: Bool?
 
     /// A region that came another way than by this hand-off; the modes its kind needs.
     public init(
@@ -66,6 +68,10 @@ public enum KeptMemory {
     ) throws(HandoffError) -> [KeptRegion] {
         var kept: [KeptRegion] = []
         for index in 0..<regions.count {
+            guard !regions[index].isRemoved else {
+                kept.append(removed(regions[index], index))
+                continue
+            }
             let userfaultOf = Int(regions[index].userfaultOf)
             let fileOf = try firstWithSameFile(regions, index)
             if userfaultOf == index { keep(regions[index].userfault.rawValue, userfaultName(index)) }
@@ -77,6 +83,27 @@ public enum KeptMemory {
                 userfaultOf: userfaultOf, fileOf: fileOf))
         }
         return kept
+    }
+
+    private static func removed(_ region: borrowing HandedOverRegion, _ index: Int) -> KeptRegion {
+        var kept = KeptRegion(
+            name: region.name, address: 0, lengthBytes: UInt64(region.lengthBytes), fileOffset: 0,
+            pageSizeBytes: UInt32(region.pageSize.bytes), kind: HandoffProtocol.removedKind, modes: 0, userfaultOf: index, fileOf: index)
+        kept.isRemoved = true
+        return kept
+    }
+
+    /// Takes a region out of what is remembered.
+    ///
+    /// - Returns: the names under which nothing needs to be kept any more.
+    public static func remove(_ number: Int, from kept: inout [KeptRegion]) -> [String] {
+        kept[number].isRemoved = true
+        let (userfault, file) = (kept[number].userfaultOf, kept[number].fileOf)
+        let others = kept.filter { $0.isRemoved != true }
+        var names: [String] = []
+        if !others.contains(where: { $0.userfaultOf == userfault }) { names.append(userfaultName(userfault)) }
+        if !others.contains(where: { $0.fileOf == file }) { names.append(fileName(file)) }
+        return names
     }
 
     /// A store that finds the same open file twice keeps it once.
@@ -104,33 +131,43 @@ extension HandedOverRegions {
     /// - Parameter take: gives up the descriptor of a name; nil when it was not kept, which is `.wrongDescriptors`.
     public init(kept: [KeptRegion], take: (String) -> Int32?) throws(HandoffError) {
         self.init()
+        // Where a descriptor is now that was kept under a number: with the first region that was not taken out.
+        var userfaults: [Int: Int] = [:]
+        var files: [Int: Int] = [:]
         for (index, region) in kept.enumerated() {
             guard (0...index).contains(region.userfaultOf), (0...index).contains(region.fileOf) else {
                 throw .badRegion(name: region.name, detail: "what was kept of it is damaged")
             }
             var descriptors = ReceivedDescriptors()
-            let ownsUserfault = region.userfaultOf == index
-            if ownsUserfault { descriptors.append(take(KeptMemory.userfaultName(index))) }
-            if region.kind == HandoffMemoryKind.shared.rawValue {
-                if region.fileOf == index {
-                    descriptors.append(take(KeptMemory.fileName(index)))
-                } else if let file = self[region.fileOf].fileDescriptor() {
+            let isRemoved = region.isRemoved == true
+            let userfaultOf = userfaults[region.userfaultOf]
+            if !isRemoved {
+                if userfaultOf == nil { descriptors.append(take(KeptMemory.userfaultName(region.userfaultOf))) }
+                userfaults[region.userfaultOf] = userfaultOf ?? index
+            }
+            if !isRemoved, region.kind == HandoffMemoryKind.shared.rawValue {
+                if let first = files[region.fileOf], let file = self[first].fileDescriptor() {
                     let copy = fcntl(file, F_DUPFD_CLOEXEC, 3)
                     descriptors.append(copy < 0 ? nil : copy)
+                } else {
+                    descriptors.append(take(KeptMemory.fileName(region.fileOf)))
+                    files[region.fileOf] = index
                 }
             }
             let announced = HandoffRegionMessage(
                 name: region.name, address: region.address, lengthBytes: region.lengthBytes, fileOffset: region.fileOffset,
-                pageSizeBytes: region.pageSizeBytes, kind: region.kind, modes: region.modes,
-                userfaultOf: ownsUserfault ? HandoffProtocol.ownUserfault : UInt16(region.userfaultOf))
-            append(try HandoffValidation.region(announced, &descriptors, after: self))
+                pageSizeBytes: region.pageSizeBytes, kind: isRemoved ? HandoffProtocol.removedKind : region.kind, modes: region.modes,
+                userfaultOf: userfaultOf.map { UInt16($0) } ?? HandoffProtocol.ownUserfault)
+            append(try HandoffValidation.region(announced, &descriptors, after: self, mayBeRemoved: true))
         }
     }
 }
 
 extension HandoffConnection {
     /// The connection of a VMM that a daemon before this one has accepted. The descriptor belongs to this value from the call on.
-    public init(kept descriptor: Int32) throws(HandoffError) {
-        try self.init(HandoffSocket(adopting: descriptor))
+    ///
+    /// - Parameter version: what the VMM spoke with that daemon.
+    public init(kept descriptor: Int32, version: UInt32) throws(HandoffError) {
+        try self.init(HandoffSocket(adopting: descriptor), version: version)
     }
 }

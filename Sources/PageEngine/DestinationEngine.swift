@@ -91,6 +91,11 @@ public struct DestinationEngine: ~Copyable {
         receptions.contains { if case .direct = $0.placement { true } else { false } }
     }
 
+    /// Whether a lane is writing bytes into mapping B of a region. O(lanes).
+    public func isReceivingInPlace(into region: RegionIndex) -> Bool {
+        receptions.contains { if case .direct(let range) = $0.placement { range.region == region } else { false } }
+    }
+
     /// Whether the page's content is decided.
     public func isSettled(_ region: RegionIndex, _ page: PageIndex) -> Bool {
         settled.contains(layout.sessionPage(region, page))

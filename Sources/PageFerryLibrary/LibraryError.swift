@@ -37,7 +37,7 @@ struct LibraryError: Error {
     init(_ error: StreamError) {
         let status =
             switch error {
-            case .badAddress, .pathTooLong: PAGEFERRY_ERROR_ARGUMENT
+            case .badAddress, .pathTooLong, .notALane, .badCount: PAGEFERRY_ERROR_ARGUMENT
             case .ring: PAGEFERRY_ERROR_SYSTEM
             default: PAGEFERRY_ERROR_CONNECT
             }

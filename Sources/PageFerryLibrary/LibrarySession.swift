@@ -47,6 +47,20 @@ enum Handles {
         return session
     }
 
+    static func source(_ handle: Int64) throws(LibraryError) -> LibrarySource {
+        guard let source = try find(handle) as? LibrarySource else {
+            throw LibraryError(PAGEFERRY_ERROR_HANDLE, "\(handle) is a destination, not a source")
+        }
+        return source
+    }
+
+    static func destination(_ handle: Int64) throws(LibraryError) -> LibraryDestination {
+        guard let destination = try find(handle) as? LibraryDestination else {
+            throw LibraryError(PAGEFERRY_ERROR_HANDLE, "\(handle) is a source, not a destination")
+        }
+        return destination
+    }
+
     static func remove(_ handle: Int64) throws(LibraryError) -> any LibrarySession {
         guard let session = table.withLock({ $0.sessions.removeValue(forKey: handle) }) else { throw notOpen(handle) }
         return session

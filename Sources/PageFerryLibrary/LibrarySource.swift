@@ -1,6 +1,7 @@
 import CPageFerry
 import PageCore
 import PageFerry
+import SecureStream
 import StreamTransport
 import Synchronization
 
@@ -18,35 +19,67 @@ final class LibrarySource: LibrarySession {
 
     let events = Mailbox<LibraryEvent>()
     let address: String
+    private let security: LibrarySecurity
     private let image: SourceImage
     private let server: SourceServer
     private let configuration: SourceSession.Configuration
     private let sessions = Mutex(Sessions())
     private let acceptor = Mutex<DedicatedThread?>(nil)
 
-    init(
-        _ regions: [SourceRegionDescriptor], listen: StreamAddress, configuration: SourceServer.Configuration, pauseNanoseconds: UInt64
-    ) throws(LibraryError) {
+    /// SAFETY: what the options point to is the caller's, and lives for the call, as the header says; nothing keeps it.
+    init(_ options: pageferry_source_options) throws(LibraryError) {
+        security = try unsafe LibrarySecurity(options.security)
+        let transport = try unsafe Options.transport(options.transport)
+        let listen = try unsafe security.address(options.listen, transport)
+        var configuration = SourceServer.Configuration()
+        configuration.security = try security.lanes(.server)
+        let mostSessions = unsafe options.most_sessions
+        guard mostSessions <= 4096 else { throw .argument("most_sessions is \(mostSessions); at most 4096 are possible") }
+        configuration.mostSessions = mostSessions == 0 ? 64 : Int(mostSessions)
+        let adopted = try unsafe LibrarySockets(options.adopted_descriptors, options.adopted_count)
+        if let adopted { try security.check(adopted.sockets) }
+        configuration.mostLanes = max(configuration.mostLanes, adopted?.sockets.count ?? 0)
+        guard listen != nil || adopted != nil else { throw .argument("listen is NULL, and no descriptors are given to be adopted") }
+        let regions = try unsafe Options.regions(options)
         do throws(SessionError) {
             image = try SourceImage(regions)
             try image.findHoles()
         } catch { throw LibraryError(error) }
-        let stream: StreamListener
-        do throws(StreamError) { stream = try StreamListener(on: listen) } catch { throw LibraryError(error) }
-        let listener: SourceListener
-        do throws(SessionError) {
-            listener = try SourceListener(stream, on: listen, transport: .tcp)
-        } catch { throw LibraryError(error) }
-        address = listener.description
-        server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
+        let patience = unsafe options.give_up_after_seconds
         self.configuration = {
             var configuration = SourceSession.Configuration()
-            configuration.pauseNanoseconds = pauseNanoseconds
+            configuration.pauseNanoseconds = UInt64(patience == 0 ? 600 : patience) * 1_000_000_000
             return configuration
         }()
+        if let listen {
+            let listener = try Self.listener(on: listen, transport)
+            address = listener.address.description
+            server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
+            if let adopted { server.adopt(adopted.sockets) }
+        } else {
+            address = ""
+            server = SourceServer(adopting: adopted!.sockets, layout: image.layout, configuration: configuration)
+        }
+        adopted?.takeOver()
         acceptor.withLock { acceptor in
             acceptor = DedicatedThread(name: "sessions") { [self] in accept() }
         }
+    }
+
+    private static func listener(on address: StreamAddress, _ transport: TransportChoice) throws(LibraryError) -> SourceListener {
+        var stream: StreamListener?
+        if transport != .rdma {
+            do throws(StreamError) { stream = try StreamListener(on: address) } catch { throw LibraryError(error) }
+        }
+        do throws(SessionError) {
+            return try SourceListener(stream, on: address, transport: transport)
+        } catch { throw LibraryError(error) }
+    }
+
+    func adopt(_ sockets: LibrarySockets) throws(LibraryError) {
+        try security.check(sockets.sockets)
+        server.adopt(sockets.sockets)
+        sockets.takeOver()
     }
 
     private func accept() {

@@ -40,24 +40,64 @@ struct LibrarySecurity: Sendable {
         } catch { throw LibraryError(error) }
     }
 
-    /// An address as people write it, when memory may go there.
-    func address(_ text: UnsafePointer<CChar>?, _ what: String) throws(LibraryError) -> StreamAddress {
-        guard let text = unsafe CText.read(text) else { throw .argument("\(what) is NULL") }
+    /// An address as people write it, when memory may go there; nil for NULL.
+    func address(_ text: UnsafePointer<CChar>?, _ transport: TransportChoice) throws(LibraryError) -> StreamAddress? {
+        guard let text = unsafe CText.read(text) else { return nil }
         let address: StreamAddress
         do throws(StreamError) { address = try StreamAddress(parsing: text) } catch { throw LibraryError(error) }
-        try check(address)
+        try check(address, transport)
         return address
     }
 
-    func check(_ address: StreamAddress) throws(LibraryError) {
-        guard !isInsecure, credentials == nil else { return }
+    func check(_ address: StreamAddress, _ transport: TransportChoice) throws(LibraryError) {
+        if isInsecure { return }
+        if credentials != nil {
+            guard transport == .tcp else {
+                throw .argument("RDMA carries no encryption, whatever the credentials: use streams, or set insecure to 1 in their place")
+            }
+            return
+        }
         let isLocal: Bool
         do throws(StreamError) { isLocal = try address.isLocal } catch { throw LibraryError(error) }
-        guard isLocal else {
+        guard isLocal || transport == .tcp else {
             throw LibraryError(
                 PAGEFERRY_ERROR_TRUST,
-                "\(address) is beyond this host, and memory would cross the network in the clear; give credentials, or set insecure to 1")
+                "\(address) is beyond this host, and RDMA carries no encryption; set insecure to 1 where the network is trusted, or use streams")
         }
+        if !isLocal { throw beyondThisHost("\(address)") }
+    }
+
+    /// Whether memory may go over sockets that are connected already.
+    func check(_ sockets: AdoptedSockets) throws(LibraryError) {
+        guard isInsecure || credentials != nil || sockets.isLocal else { throw beyondThisHost("the peer of an adopted socket") }
+    }
+
+    private func beyondThisHost(_ peer: String) -> LibraryError {
+        LibraryError(
+            PAGEFERRY_ERROR_TRUST,
+            "\(peer) is beyond this host, and memory would cross the network in the clear; give credentials, or set insecure to 1")
+    }
+}
+
+/// Sockets of the caller's: copies of them, until what is to be done with them has succeeded.
+struct LibrarySockets {
+    let sockets: AdoptedSockets
+    private let given: [Int32]
+
+    /// - Returns: nil for none.
+    init?(_ descriptors: UnsafePointer<Int32>?, _ count: UInt32) throws(LibraryError) {
+        if count == 0 { return nil }
+        guard let descriptors = unsafe descriptors, count <= StreamLanes.most else {
+            throw .argument("\(count) descriptors to be adopted, and the array is NULL, or they are more than \(StreamLanes.most)")
+        }
+        // SAFETY: the caller's array has as many elements as it says, for the call.
+        given = unsafe Array(UnsafeBufferPointer(start: descriptors, count: Int(count)))
+        do throws(StreamError) { sockets = try AdoptedSockets(copying: given) } catch { throw LibraryError(error) }
+    }
+
+    /// It has succeeded: the copies are all that is left.
+    func takeOver() {
+        for descriptor in given { close(descriptor) }
     }
 }
 
@@ -67,6 +107,30 @@ enum Options {
     static func requireSize(_ size: UInt32, of type: any Any.Type, _ bytes: Int) throws(LibraryError) {
         guard size >= bytes, size <= 4096 else {
             throw .argument("the size of \(type) is \(size), not \(bytes): set it to sizeof, and build against this library's header")
+        }
+    }
+
+    /// A structure of the caller's; of an earlier version's it lacks the last fields, which are as in `empty`.
+    static func read<Structure>(
+        _ given: UnsafePointer<Structure>, formerBytes: Int, empty: Structure
+    ) throws(LibraryError) -> Structure {
+        let bytes = MemoryLayout<Structure>.size
+        // SAFETY: the header has every structure begin with its size, which is read alone, and says what lies behind it.
+        let size = unsafe Int(UnsafeRawPointer(given).load(as: UInt32.self))
+        if size != formerBytes { try requireSize(UInt32(size), of: Structure.self, bytes) }
+        var read = empty
+        unsafe withUnsafeMutableBytes(of: &read) { read in
+            unsafe read.copyMemory(from: UnsafeRawBufferPointer(start: given, count: min(size, bytes)))
+        }
+        return read
+    }
+
+    static func transport(_ number: Int32) throws(LibraryError) -> TransportChoice {
+        switch number {
+        case Int32(PAGEFERRY_TRANSPORT_STREAM.rawValue): .tcp
+        case Int32(PAGEFERRY_TRANSPORT_RDMA.rawValue): .rdma
+        case Int32(PAGEFERRY_TRANSPORT_AUTO.rawValue): .auto
+        default: throw .argument("transport is \(number), which is none of enum pageferry_transport")
         }
     }
 

@@ -80,6 +80,8 @@ struct DestinationAdapter: ~Copyable, DestinationSink {
         guest.daemonDied(recorded)
     }
 
+    mutating func removalIsCut(_ range: PageRange) { guest.removalIsCut(layout.sessionPages(range), recorded) }
+
     /// What is on record, as a daemon that begins reads it.
     func readRecord() -> PageBitmap {
         var pages = PageBitmap(pageCount: layout.totalPages)

@@ -114,6 +114,7 @@ struct DestinationSide: ~Copyable {
         }
         memory.dropParked(range)
         engine.removed(range, &memory)
+        if memory.isDead { memory.removalIsCut(range) }
     }
 
     // MARK: From the lanes
@@ -136,6 +137,9 @@ struct DestinationSide: ~Copyable {
             memory.guest.fail(.frame(error))
         }
     }
+
+    /// Whether a frame has begun on a lane and not ended.
+    func isReceiving(_ lane: Int) -> Bool { receptions[lane] != nil }
 
     private mutating func place(_ header: FrameHeader, _ lane: Int) {
         guard header.kind == .pages else { return memory.guest.fail(.unexpectedFrame(header.kind)) }

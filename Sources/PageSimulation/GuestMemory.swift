@@ -124,6 +124,11 @@ struct GuestMemory: ~Copyable {
     /// The engine hears that pages are given up which had not come.
     mutating func giveUp(_ page: Int) { isGivenUp.insert(page) }
 
+    /// The daemon died between reading a removal and putting it on record.
+    mutating func removalIsCut(_ pages: Range<Int>, _ recorded: borrowing PageBitmap) {
+        for page in pages where !recorded.contains(page) { isUncertain.insert(page) }
+    }
+
     /// Whether a page's bytes are here, and the guest does not see them.
     func holds(_ page: Int) -> Bool { filled[page] > 0 && !isMapped.contains(page) }
 

@@ -14,9 +14,26 @@ struct Scenario {
         var destinationSteps: Int?
         /// It dies instead when it has next copied pages out of a slab, and not put them on record yet.
         var isAtCopy: Bool
-        /// Until the destination tries, and until the source has heard what it has.
+        /// Until the destination looks for the source.
         var pauseNanoseconds: Int
-        var handshakeNanoseconds: Int
+        /// When the source notices what the destination notices at once; nil: not before the destination is back.
+        var noticeNanoseconds: Int?
+    }
+
+    /// A network that carries nothing for a while, in one direction or both: what is sent meanwhile is held back, and comes later
+    /// if both sides have that much patience.
+    struct Partition {
+        var nanoseconds: Int
+        var silencesToDestination: Bool
+        var silencesToSource: Bool
+        var durationNanoseconds: Int
+        /// After so long without an answer a side gives the link up.
+        var sourcePatienceNanoseconds: Int
+        var destinationPatienceNanoseconds: Int
+        /// From the end of the silence until what was held back is sent again.
+        var retransmissionNanoseconds: Int
+        /// Until the destination looks for the source, once it has given up.
+        var pauseNanoseconds: Int
     }
 
     enum Pattern: CaseIterable { case sequential, random, strided, hotSet }
@@ -71,6 +88,12 @@ struct Scenario {
     let breakNanoseconds: Int?
     /// When the link is lost and found again, in the order of time.
     let mishaps: [Mishap]
+    /// When the network falls silent, in the order of time.
+    let partitions: [Partition]
+    /// How often a source answers the destination's attempt to come back, and its answer is lost.
+    let lostAnswers: Int
+    /// How often an attempt that the destination has given up is heard late.
+    let lateAttempts: Int
 
     var largestPageBytes: Int { layout.regions.map { $0.pageSize.bytes }.max() ?? 0 }
 
@@ -80,7 +103,11 @@ struct Scenario {
         // Draws below are in source order on purpose: a seed's session depends on it.
         guard let layout = try? RegionLayout(regions) else { preconditionFailure("a drawn layout is valid") }
         self.layout = layout
-        receivesInPlace = regions.map { _ in random.chance(percent: 55) }
+        // A guest that gives much up, a kernel that refuses much, and daemons that die over it.
+        let isStorm = random.chance(percent: 12)
+        // Daemons that die again and again.
+        let isPlague = random.chance(percent: 12)
+        receivesInPlace = regions.map { _ in random.chance(percent: isStorm ? 15 : 55) }
         holePercent = [0, 0, 10, 40][random.next(below: 4)]
         zeroPercent = [0, 5, 30, 60][random.next(below: 4)]
 
@@ -114,12 +141,12 @@ struct Scenario {
         let transferNanoseconds = layout.totalBytes * 1000 / linkBytesPerMicrosecond + 4 * latencyNanoseconds
         thinkNanoseconds = max(100, transferNanoseconds * (1 + random.next(below: 8)) / (4 * accessesEach))
         writePercent = random.next(below: 60)
-        removalCount = random.chance(percent: 60) ? 1 + random.next(below: 60) : 0
+        removalCount = isStorm ? 40 + random.next(below: 40) : random.chance(percent: 60) ? 1 + random.next(below: 60) : 0
         removingThreads = 1 + random.next(below: 8)
         mostRemovedPages = 1 + random.next(below: 24)
         removalIntervalNanoseconds = max(100, transferNanoseconds / (1 + removalCount) / (1 + random.next(below: 4)))
         readsFaultsFirst = random.chance(percent: 50)
-        refusalPercent = [0, 5, 50, 80][random.next(below: 4)]
+        refusalPercent = isStorm ? 90 : [0, 5, 50, 80][random.next(below: 4)]
 
         sourceTurnNanoseconds = 200 + random.next(below: 20_000)
         destinationTurnNanoseconds = 200 + random.next(below: 50_000)
@@ -129,18 +156,42 @@ struct Scenario {
         window = random.chance(percent: 60) ? .adaptive(mostBytes: 8 * windowBytes) : WindowPolicy(windowBytes: windowBytes)
         replayed = random.chance(percent: 25) ? Self.trace(layout, &random) : []
         var mishaps: [Mishap] = []
-        if breakNanoseconds == nil, random.chance(percent: 45) {
-            for _ in 0..<(1 + random.next(below: 5)) {
+        if breakNanoseconds == nil, isStorm || isPlague || random.chance(percent: 45) {
+            for _ in 0..<(isPlague ? 5 : 1 + random.next(below: 5)) {
                 mishaps.append(
                     Mishap(
                         nanoseconds: random.next(below: guestStopNanoseconds + (1 + random.next(below: 2)) * transferNanoseconds),
                         isSourceLost: random.chance(percent: 30),
-                        destinationSteps: random.chance(percent: 40) ? random.next(below: 30) : nil,
+                        destinationSteps: random.chance(percent: isStorm || isPlague ? 90 : 40) ? random.next(below: 30) : nil,
                         isAtCopy: random.chance(percent: 35), pauseNanoseconds: 1 + random.next(below: 40_000_000),
-                        handshakeNanoseconds: 1 + random.next(below: 4 * latencyNanoseconds)))
+                        noticeNanoseconds: random.chance(percent: 50)
+                            ? 0 : random.chance(percent: 60) ? random.next(below: 20_000_000) : nil))
             }
         }
         self.mishaps = mishaps.sorted { $0.nanoseconds < $1.nanoseconds }
+        let lastNanoseconds = guestStopNanoseconds + 2 * transferNanoseconds
+        partitions =
+            breakNanoseconds == nil && random.chance(percent: 35)
+            ? Self.partitions(before: lastNanoseconds, latencyNanoseconds, &random) : []
+        lostAnswers = random.chance(percent: 40) ? random.next(below: 4) : 0
+        lateAttempts = random.chance(percent: 40) ? random.next(below: 4) : 0
+    }
+
+    private static func partitions(before lastNanoseconds: Int, _ latencyNanoseconds: Int, _ random: inout SeededRandom) -> [Partition] {
+        let patience = 8 * latencyNanoseconds + random.next(below: 20_000_000)
+        var partitions: [Partition] = []
+        for _ in 0..<(1 + random.next(below: 4)) {
+            // Neither, never: one direction or both.
+            let directions = 1 + random.next(below: 3)
+            partitions.append(
+                Partition(
+                    nanoseconds: random.next(below: lastNanoseconds), silencesToDestination: directions & 1 != 0,
+                    silencesToSource: directions & 2 != 0, durationNanoseconds: 1 + random.next(below: 3 * patience),
+                    sourcePatienceNanoseconds: patience / 2 + random.next(below: 2 * patience),
+                    destinationPatienceNanoseconds: patience / 2 + random.next(below: 2 * patience),
+                    retransmissionNanoseconds: 1 + random.next(below: 2 * patience), pauseNanoseconds: 1 + random.next(below: 20_000_000)))
+        }
+        return partitions.sorted { $0.nanoseconds < $1.nanoseconds }
     }
 
     private static func trace(_ layout: RegionLayout, _ random: inout SeededRandom) -> [Range<Int>] {
@@ -187,11 +238,25 @@ struct Scenario {
         return 4 * (6 * hopNanoseconds + transferNanoseconds(bytes: ahead))
     }
 
+    /// A destination that has heard nothing of an attempt for so long tries again.
+    var attemptNanoseconds: Int { 12 * latencyNanoseconds + 1_000_000 }
+
+    /// How often the link is lost at most, one way or another.
+    private var mostLosses: Int { mishaps.count + 2 * partitions.count + lostAnswers + lateAttempts }
+
     /// No session lasts longer: every page on a round trip of its own.
     var sessionBoundNanoseconds: Int {
         let perPage = 4 * hopNanoseconds + 2 * transferNanoseconds(bytes: largestPageBytes + 64)
         // Every lost link may cost its pause, and all that was on its way once more.
-        let pauses = mishaps.reduce(0) { $0 + $1.pauseNanoseconds + $1.handshakeNanoseconds + 4 * faultBoundNanoseconds }
-        return pauses + guestStopNanoseconds + 1_000_000 + (1 + mishaps.count) * (layout.totalPages + removalCount + 16) * perPage + 4 * faultBoundNanoseconds
+        let pauses = mishaps.reduce(0) {
+            $0 + $1.pauseNanoseconds + ($1.noticeNanoseconds ?? 0) + attemptNanoseconds + 4 * faultBoundNanoseconds
+        }
+        let silences = partitions.reduce(0) {
+            $0 + $1.durationNanoseconds + $1.retransmissionNanoseconds + 2
+                * ($1.pauseNanoseconds + attemptNanoseconds + 4 * faultBoundNanoseconds)
+        }
+        let attempts = (mostLosses + 1) * 8 * attemptNanoseconds
+        return pauses + silences + attempts + guestStopNanoseconds + 1_000_000
+            + (1 + mostLosses) * (layout.totalPages + removalCount + 16) * perPage + 4 * faultBoundNanoseconds
     }
 }

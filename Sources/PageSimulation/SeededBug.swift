@@ -55,6 +55,16 @@ public enum SeededBug: String, Sendable, Hashable, CaseIterable {
     case keepsStaleBytes
     /// A daemon that takes over does not wake who waits for an answer of the dead one.
     case forgetsToWake
+    /// What a silence held back does not come when it is over, on a link that both sides take for sound.
+    case losesWhatWasHeldBack
+    /// A destination waits for an answer for ever, and does not notice that the source has closed the link.
+    case hasBoundlessPatience
+    /// A source that takes its link for sound does not take another from a destination that has come back.
+    case keepsTheFirstLink
+    /// A source takes a link that the destination has given up in place of a later one.
+    case takesStaleLinks
+    /// A source that has taken another link goes on taking frames from the one before.
+    case mixesLinks
     /// The end is announced on a lane before the last frames.
     case announcesEndEarly
 }

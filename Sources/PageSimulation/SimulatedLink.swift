@@ -42,6 +42,8 @@ final class SimulatedLane {
     var pendingBytes = 0
     var flying: BoundedQueue<Chunk>
     var flyingBytes = 0
+    /// Bytes that were taken here and of which the sender has not heard: they still count as on the wire.
+    var owedBytes = 0
     var lastArrival = 0
     var readyAt = 0
 
@@ -56,6 +58,7 @@ final class SimulatedLane {
 /// One direction between the hosts: lanes that share a bottleneck, piece by piece in turn.
 struct SimulatedLink: ~Copyable {
     let lanes: [SimulatedLane]
+    private let number: Int
     private let linkRate: Int
     private let laneRate: Int
     private let latency: Int
@@ -68,8 +71,13 @@ struct SimulatedLink: ~Copyable {
     private var nextLane = 0
     /// When the link is looked at again, so that one wake-up is scheduled and not many.
     private var lookAt = -1
+    /// Since when nothing gets through in this direction: what comes later is held back, and sent again when something does.
+    private var silentSince: Int?
+    /// Whether what is taken here is acknowledged: acknowledgements go the other way, which may be silent.
+    private var isAcknowledged = true
 
-    init(_ scenario: borrowing Scenario, toDestination: Bool, seed: UInt64) {
+    init(_ scenario: borrowing Scenario, number: Int, toDestination: Bool, seed: UInt64) {
+        self.number = number
         lanes = (0..<scenario.laneCount).map { _ in SimulatedLane(queueFrames: scenario.laneQueueFrames) }
         linkRate = scenario.linkBytesPerMicrosecond
         laneRate = scenario.laneBytesPerMicrosecond
@@ -135,24 +143,63 @@ struct SimulatedLink: ~Copyable {
         lane.pendingBytes -= bytes
         lane.flyingBytes += bytes
         _ = lane.flying.append(chunk)
-        clock.schedule(.arrival(toDestination: isToDestination), at: chunk.arrival)
+        clock.schedule(.arrival(number, toDestination: isToDestination), at: chunk.arrival)
         look(at: freeAt, &clock)
     }
 
     private mutating func look(at time: Int, _ clock: inout VirtualClock) {
         guard time != .max, lookAt < clock.now || time < lookAt else { return }
         lookAt = max(time, clock.now)
-        clock.schedule(.link(toDestination: isToDestination), at: lookAt)
+        clock.schedule(.link(number, toDestination: isToDestination), at: lookAt)
     }
 
-    /// Everything queued or on the wire is lost; what comes next takes a new connection.
-    mutating func reset() {
+    // MARK: Silence
+
+    /// - Parameters:
+    ///   - carriesNothing: from now on what is sent here does not arrive.
+    ///   - hearsNothing: acknowledgements of what is sent here do not come back.
+    mutating func fallSilent(at now: Int, carriesNothing: Bool, hearsNothing: Bool) {
+        if carriesNothing { silentSince = silentSince ?? now }
+        if hearsNothing { isAcknowledged = false }
+    }
+
+    /// The silence is over: what it held back arrives from `time` on, in order, or is lost.
+    mutating func heal(at time: Int, losing: Bool, _ clock: inout VirtualClock) {
+        for lane in lanes {
+            lane.flyingBytes -= lane.owedBytes
+            lane.owedBytes = 0
+            guard let since = silentSince else { continue }
+            for _ in 0..<lane.flying.count {
+                guard var chunk = lane.flying.popFirst() else { break }
+                if chunk.arrival > since {
+                    if losing {
+                        lane.flyingBytes -= chunk.byteCount
+                        continue
+                    }
+                    chunk.arrival = max(chunk.arrival, time)
+                    lane.lastArrival = max(lane.lastArrival, chunk.arrival)
+                }
+                _ = lane.flying.append(chunk)
+            }
+        }
+        silentSince = nil
+        isAcknowledged = true
+        clock.schedule(.arrival(number, toDestination: isToDestination), at: time)
+        look(at: clock.now, &clock)
+    }
+
+    /// The sender has closed its end: what is not on the wire never is; what is there still comes, also what a silence holds back
+    /// unless that is dropped.
+    mutating func abandon(dropsHeldBack: Bool) {
         for lane in lanes {
             while lane.waiting.popFirst() != nil {}
-            while lane.flying.popFirst() != nil {}
             lane.headSent = 0
             lane.pendingBytes = 0
-            lane.flyingBytes = 0
+            guard dropsHeldBack, let since = silentSince else { continue }
+            for _ in 0..<lane.flying.count {
+                guard let chunk = lane.flying.popFirst() else { break }
+                if chunk.arrival <= since { _ = lane.flying.append(chunk) }
+            }
         }
     }
 
@@ -162,13 +209,31 @@ struct SimulatedLink: ~Copyable {
     /// Whether a piece has arrived on a lane.
     func hasArrived(lane: Int, now: Int) -> Bool {
         guard let chunk = lanes[lane].flying.first else { return false }
-        return chunk.arrival <= now
+        return chunk.arrival <= min(now, silentSince ?? now)
     }
 
     /// Takes the next piece that has arrived on a lane.
     func take(lane: Int, now: Int) -> Chunk? {
         guard hasArrived(lane: lane, now: now), let chunk = lanes[lane].flying.popFirst() else { return nil }
-        lanes[lane].flyingBytes -= chunk.byteCount
+        if isAcknowledged { lanes[lane].flyingBytes -= chunk.byteCount } else { lanes[lane].owedBytes += chunk.byteCount }
         return chunk
+    }
+}
+
+/// The connections of one attempt to link the hosts, as both know it by its number.
+final class SimulatedConnection {
+    let number: Int
+    var toDestination: SimulatedLink
+    var toSource: SimulatedLink
+    /// What the destination has said it has, to go on from; empty for the first.
+    let resident: [[UInt8]]
+    var isClosedBySource = false
+    var isClosedByDestination = false
+
+    init(_ scenario: borrowing Scenario, number: Int, resident: [[UInt8]], seeds: (UInt64, UInt64)) {
+        self.number = number
+        self.resident = resident
+        toDestination = SimulatedLink(scenario, number: number, toDestination: true, seed: seeds.0)
+        toSource = SimulatedLink(scenario, number: number, toDestination: false, seed: seeds.1)
     }
 }

@@ -1,45 +1,49 @@
 import PageCore
 import PageEngine
 
-// Links that are lost and found again, and daemons that die.
+// Daemons that die, and links that break with a word of it.
 extension SimulatedSession {
     mutating func mishap(_ mishap: Scenario.Mishap) {
         guard !source.isTold else { return }
         guard let steps = mishap.destinationSteps, !isDestinationDead else { return loseLink(mishap) }
-        // Its link is lost with it: that is noticed at once, by the kernel's word.
-        deadNanoseconds = mishap.pauseNanoseconds
-        isSourceLostToo = mishap.isSourceLost
-        pendingHandshakeNanoseconds = mishap.handshakeNanoseconds
+        deathMishap = mishap
         destination.memory.die(afterSteps: steps, atCopy: mishap.isAtCopy)
         if destination.memory.isDead { destinationDies() }
     }
 
     private mutating func loseLink(_ mishap: Scenario.Mishap) {
-        trace(mishap.isSourceLost ? "the source's daemon dies" : "the link is lost")
-        if !isDown { destination.loseLink() }
-        if mishap.isSourceLost { source.restart(scenario.source) }
-        pendingHandshakeNanoseconds = mishap.handshakeNanoseconds
-        drop(forNanoseconds: mishap.pauseNanoseconds)
-        wakeDestination()
+        pauseNanoseconds = mishap.pauseNanoseconds
+        if mishap.isSourceLost {
+            trace("the source's daemon dies")
+            sourceDies()
+        }
+        // Nobody hears of it in a silence: patience will end.
+        guard partition == nil else { return }
+        if !mishap.isSourceLost { trace("the link is lost") }
+        if mishap.isSourceLost || mishap.noticeNanoseconds == 0 { closeAtSource() }
+        let link = destinationLink
+        loseAtDestination()
+        guard let link, sourceLink === link, let notice = mishap.noticeNanoseconds else { return }
+        clock.schedule(.closureHeard(link.number, isSource: true), at: clock.now + notice)
     }
 
-    private mutating func drop(forNanoseconds nanoseconds: Int) {
-        if bug != .takesFramesOfLostLinks { toDestination.reset() }
-        toSource.reset()
-        isDown = true
-        outcome.lostLinks += 1
-        linkNumber += 1
-        clock.schedule(.relinks(linkNumber), at: clock.now + nanoseconds)
+    /// What it knew is gone, and so are the connections it was in the middle of making.
+    private mutating func sourceDies() {
+        source.restart(scenario.source)
+        closeAtSource()
+        for link in connections where link.number > takenAttempt { link.isClosedBySource = true }
     }
 
     mutating func destinationDies() {
-        guard !isDestinationDead else { return }
+        guard !isDestinationDead, let mishap = deathMishap else { return }
         trace("the destination's daemon dies")
         isDestinationDead = true
-        if isSourceLostToo, !source.isTold { source.restart(scenario.source) }
         outcome.deadDestinations += 1
-        drop(forNanoseconds: deadNanoseconds)
-        clock.schedule(.takesOver, at: clock.now + 1 + deadNanoseconds / 2)
+        pauseNanoseconds = mishap.pauseNanoseconds
+        if mishap.isSourceLost, !source.isTold { sourceDies() }
+        if let link = destinationLink { closeAtDestination(link, noticeNanoseconds: mishap.noticeNanoseconds) }
+        searchAgain()
+        clock.schedule(.takesOver, at: clock.now + 1 + mishap.pauseNanoseconds / 2)
     }
 
     mutating func takeOver() {
@@ -52,27 +56,6 @@ extension SimulatedSession {
                 clock.schedule(.processor(number), at: clock.now + 1)
             }
         }
-        wakeDestination()
-    }
-
-    mutating func relink(_ number: Int) {
-        guard number == linkNumber, !source.isTold else { return }
-        // Whoever takes over looks for the source first.
-        guard !isDestinationDead else { return clock.schedule(.relinks(number), at: clock.now + 1 + deadNanoseconds) }
-        resident = destination.engine.residentPayloads()
-        clock.schedule(.relinked(number), at: clock.now + pendingHandshakeNanoseconds)
-    }
-
-    mutating func linkIsBack(_ number: Int) {
-        guard number == linkNumber else { return }
-        // What is parked lies in slabs of the lanes before.
-        guard !destination.memory.hasParked else { return clock.schedule(.relinked(number), at: clock.now + 1_000) }
-        trace("the link is back")
-        isDown = false
-        restoredNanoseconds = clock.now
-        source.resume(resident: resident, receivedPushBytes: destination.receivedPushBytes)
-        destination.restoreLink()
-        wakeSource()
         wakeDestination()
     }
 }

@@ -14,31 +14,39 @@ struct SimulatedSession: ~Copyable {
     private let words: ContiguousArray<UInt64>
     var source: SourceSide
     var destination: DestinationSide
-    var toDestination: SimulatedLink
-    var toSource: SimulatedLink
+    /// Connections that one side at least takes for sound, and those being made.
+    var connections: [SimulatedConnection] = []
+    var sourceLink: SimulatedConnection?
+    var destinationLink: SimulatedConnection?
     var processors: [VirtualProcessor]
     private var removalsLeft: Int
     /// Ranges being given up, in the order of their events.
     private var leaving: BoundedQueue<PageRange>
     private var isSourceTurnDue = false
     private var isDestinationTurnDue = false
-    private var isLost = false
-    /// Whether there is no link now, and the number of the next one.
-    var isDown = false
+    var isLost = false
     var isDestinationDead = false
     /// Of the mishap in which the destination's daemon dies.
-    var deadNanoseconds = 0
-    /// Whether the source's daemon dies in the same moment.
-    var isSourceLostToo = false
-    var linkNumber = 0
-    /// What the destination has said it has, for the next link.
-    var resident: [[UInt8]] = []
+    var deathMishap: Scenario.Mishap?
+    /// Of the destination's attempts to come back, the last; and the last that the source has taken.
+    var attempt = 0
+    var takenAttempt = 0
+    var lostAnswersLeft: Int
+    var lateAttemptsLeft: Int
+    /// Of the silence there is now.
+    var partition: Int?
+    /// What the next silence or loss asks for: until the destination looks for the source.
+    var pauseNanoseconds = 1
+    private var wasLinked = true
+    /// Since when both sides have had the same sound link without a break.
     var restoredNanoseconds = 0
-    var pendingHandshakeNanoseconds = 0
+    /// With seeded bugs: connections that ought to be forgotten.
+    var staleDestinationLink: SimulatedConnection?
+    var staleSourceLink: SimulatedConnection?
     var outcome: SimulationOutcome
 
     /// More events than any drawn session needs.
-    private static var mostEvents: Int { 2_000_000 }
+    static var mostEvents: Int { 2_000_000 }
 
     init(seed: UInt64, bug: SeededBug?, tracer: ((String) -> Void)?) {
         self.seed = seed
@@ -50,8 +58,12 @@ struct SimulatedSession: ~Copyable {
         words = content.words
         source = SourceSide(scenario, content: content, bug: bug, seed: random.next())
         destination = DestinationSide(scenario, words: words, bug: bug, seed: random.next())
-        toDestination = SimulatedLink(scenario, toDestination: true, seed: random.next())
-        toSource = SimulatedLink(scenario, toDestination: false, seed: random.next())
+        let first = SimulatedConnection(scenario, number: 0, resident: [], seeds: (random.next(), random.next()))
+        connections = [first]
+        sourceLink = first
+        destinationLink = first
+        lostAnswersLeft = scenario.lostAnswers
+        lateAttemptsLeft = scenario.lateAttempts
         processors = []
         for number in 0..<scenario.processorCount {
             processors.append(VirtualProcessor(number: number, scenario, seed: random.next()))
@@ -73,6 +85,7 @@ struct SimulatedSession: ~Copyable {
         while let event = clock.next() {
             outcome.events += 1
             handle(event)
+            noteLinks()
             wakeThreads()
             try check()
             if isLost { break }
@@ -91,6 +104,7 @@ struct SimulatedSession: ~Copyable {
         }
         if let time = scenario.breakNanoseconds { clock.schedule(.laneBreaks, at: time) }
         for (number, mishap) in scenario.mishaps.enumerated() { clock.schedule(.mishap(number), at: mishap.nanoseconds) }
+        for (number, partition) in scenario.partitions.enumerated() { clock.schedule(.silence(number), at: partition.nanoseconds) }
         wakeDestination()
     }
 
@@ -98,8 +112,8 @@ struct SimulatedSession: ~Copyable {
         switch event {
         case .sourceTurn: sourceTurn()
         case .destinationTurn: destinationTurn()
-        case .link(let isToDestination): look(isToDestination)
-        case .arrival(let isToDestination): isToDestination ? wakeDestination() : wakeSource()
+        case .link(let number, let isToDestination): look(number, isToDestination)
+        case .arrival(_, let isToDestination): isToDestination ? wakeDestination() : wakeSource()
         case .processor(let number): step(number)
         case .guestStops:
             trace("guest stopped at the source")
@@ -114,18 +128,25 @@ struct SimulatedSession: ~Copyable {
             destination.loseLanes()
         case .mishap(let number): mishap(scenario.mishaps[number])
         case .takesOver: takeOver()
-        case .relinks(let number): relink(number)
-        case .relinked(let number): linkIsBack(number)
+        case .seeks(let number): seek(number)
+        case .sourceLinks(let number): sourceLinks(number)
+        case .destinationLinks(let number): destinationLinks(number)
+        case .attemptEnds(let number): attemptEnds(number)
+        case .silence(let number): fallSilent(number)
+        case .heals(let number): heal(number)
+        case .losesPatience(let number, let isSource): losePatience(number, isSource: isSource)
+        case .closureHeard(let number, let isSource): hearClosure(number, isSource: isSource)
         }
     }
 
-    private mutating func look(_ isToDestination: Bool) {
+    private mutating func look(_ number: Int, _ isToDestination: Bool) {
+        guard let link = connections.first(where: { $0.number == number }) else { return }
         if isToDestination {
-            toDestination.looked()
-            if toDestination.transmit(&clock) { wakeSource() }
+            link.toDestination.looked()
+            if !link.isClosedBySource, link.toDestination.transmit(&clock) { wakeSource() }
         } else {
-            toSource.looked()
-            if toSource.transmit(&clock) { wakeDestination() }
+            link.toSource.looked()
+            if !link.isClosedByDestination, link.toSource.transmit(&clock) { wakeDestination() }
         }
     }
 
@@ -145,25 +166,30 @@ struct SimulatedSession: ~Copyable {
 
     private mutating func sourceTurn() {
         isSourceTurnDue = false
-        if isDown { return }
+        guard let link = sourceLink else { return }
+        if let staleSourceLink { takeAtSource(staleSourceLink) }
+        takeAtSource(link)
+        if link.toSource.transmit(&clock) { wakeDestination() }
+        let isBusy = source.sendWhatIsDue(link.toDestination, receivedPushBytes: destination.receivedPushBytes)
+        // A queue that has become shorter is a completion, and a completion ends the wait of the next poll.
+        let isShorter = link.toDestination.transmit(&clock)
+        if isBusy || isShorter { wakeSource() }
+    }
+
+    private mutating func takeAtSource(_ link: SimulatedConnection) {
         for lane in 0..<scenario.laneCount {
-            while let chunk = toSource.take(lane: lane, now: clock.now) {
+            while let chunk = link.toSource.take(lane: lane, now: clock.now) {
                 trace("source takes \(Self.text(chunk))")
-                if chunk.isLast { source.arrived(chunk.frame) }
+                if chunk.isLast { source.arrived(chunk.frame, isPresent: link === sourceLink) }
             }
         }
-        if toSource.transmit(&clock) { wakeDestination() }
-        let isBusy = source.sendWhatIsDue(toDestination, receivedPushBytes: destination.receivedPushBytes)
-        // A queue that has become shorter is a completion, and a completion ends the wait of the next poll.
-        let isShorter = toDestination.transmit(&clock)
-        if isBusy || isShorter { wakeSource() }
     }
 
     private mutating func destinationTurn() {
         isDestinationTurnDue = false
         if isDestinationDead { return }
         defer { if destination.memory.isDead { destinationDies() } }
-        if isDown {
+        guard let link = destinationLink else {
             let isBusy = destination.turnWithoutLink()
             scheduleZaps()
             if isBusy { wakeDestination() }
@@ -171,20 +197,35 @@ struct SimulatedSession: ~Copyable {
         }
         destination.readEvents()
         var bytesLeft = scenario.bytesConsumedATurn
+        if let staleDestinationLink { takeStale(staleDestinationLink) }
+        takeAtDestination(link, &bytesLeft)
+        if link.toDestination.transmit(&clock) { wakeSource() }
+        let isBusy = destination.finishTurn(link.toSource)
+        let isShorter = link.toSource.transmit(&clock)
+        scheduleZaps()
+        if isBusy || isShorter || bytesLeft <= 0 { wakeDestination() }
+    }
+
+    private mutating func takeAtDestination(_ link: SimulatedConnection, _ bytesLeft: inout Int) {
         let first = random.next(below: scenario.laneCount)
         for step in 0..<scenario.laneCount {
             let lane = (first + step) % scenario.laneCount
-            while bytesLeft > 0, let chunk = toDestination.take(lane: lane, now: clock.now) {
+            while bytesLeft > 0, let chunk = link.toDestination.take(lane: lane, now: clock.now) {
                 bytesLeft -= chunk.byteCount
                 trace("destination takes \(Self.text(chunk)) on lane \(lane)")
                 destination.take(chunk, lane: lane, words: words)
             }
         }
-        if toDestination.transmit(&clock) { wakeSource() }
-        let isBusy = destination.finishTurn(toSource)
-        let isShorter = toSource.transmit(&clock)
-        scheduleZaps()
-        if isBusy || isShorter || bytesLeft <= 0 { wakeDestination() }
+    }
+
+    /// A deliberate fault: whole frames of a link that is lost.
+    private mutating func takeStale(_ link: SimulatedConnection) {
+        for lane in 0..<scenario.laneCount {
+            while let chunk = link.toDestination.take(lane: lane, now: clock.now) {
+                guard chunk.isFirst, chunk.isLast, !destination.isReceiving(lane) else { continue }
+                destination.take(chunk, lane: lane, words: words)
+            }
+        }
     }
 
     private mutating func scheduleZaps() {
@@ -217,9 +258,21 @@ struct SimulatedSession: ~Copyable {
         }
     }
 
+    /// Whether both sides have the same link, and it carries.
+    private var isLinked: Bool {
+        guard partition == nil, let sourceLink, let destinationLink else { return false }
+        return sourceLink === destinationLink
+    }
+
+    private mutating func noteLinks() {
+        let isLinked = isLinked
+        if isLinked, !wasLinked { restoredNanoseconds = max(restoredNanoseconds, clock.now) }
+        wasLinked = isLinked
+    }
+
     /// How long a thread has waited, the time before the memory was final left out, and that until the link was found again.
     private func waited(_ number: Int) -> Int {
-        isDown ? 0 : clock.now - max(processors[number].waitingSince, scenario.guestStopNanoseconds, restoredNanoseconds)
+        isLinked ? max(0, clock.now - max(processors[number].waitingSince, scenario.guestStopNanoseconds, restoredNanoseconds)) : 0
     }
 
     private mutating func noteAnswered(_ number: Int, _ page: Int) {
@@ -276,91 +329,9 @@ struct SimulatedSession: ~Copyable {
         destination.memory.guest.zap(scenario.layout.sessionPages(range))
     }
 
-    // MARK: Checks
-
-    private func failure(_ violation: InvariantViolation) -> SimulationFailure {
-        SimulationFailure(seed: seed, bug: bug, nanoseconds: clock.now, violation: violation)
-    }
-
-    private func check() throws(SimulationFailure) {
-        if let violation = destination.memory.guest.violation { throw failure(violation) }
-        if let violation = source.violation { throw failure(violation) }
-        if outcome.events > Self.mostEvents || clock.now > scenario.sessionBoundNanoseconds, !source.isTold {
-            throw failure(.lastsTooLong(missingPages: destination.engine.missingPages))
-        }
-    }
-
-    private mutating func finish() throws(SimulationFailure) {
-        fillOutcome()
-        if isLost {
-            let engine = SettledPages(destination.engine)
-            destination.memory.guest.checkAfterLoss { engine.contains($0) }
-            return try check()
-        }
-        guard source.isTold else { throw failure(.nothingHappens(missingPages: destination.engine.missingPages)) }
-        for processor in processors {
-            guard let page = processor.waitingFor else { continue }
-            throw failure(.faultUnanswered(page: page, waitedNanoseconds: clock.now - processor.waitingSince))
-        }
-        if destination.engine.waitingPages > 0 { throw failure(.waitersLeft(pages: destination.engine.waitingPages)) }
-        for lane in 0..<scenario.laneCount where source.endedLanes[lane] != 1 { throw failure(.endNotAnnounced(lane: lane)) }
-        try checkCounts()
-        destination.memory.guest.readEverything()
-        try check()
-    }
-
-    private mutating func fillOutcome() {
-        outcome.nanoseconds = clock.now
-        outcome.pages = scenario.layout.totalPages
-        outcome.bytes = scenario.layout.totalBytes
-        outcome.lanes = scenario.laneCount
-        outcome.faultBoundNanoseconds = scenario.faultBoundNanoseconds
-        outcome.source = source.engine.counts
-        outcome.destination = destination.engine.counts
-        outcome.isLaneLost = isLost
-    }
-
-    /// Both sides tell the same story: what left has come, or was dropped because the guest gave it up.
-    private func checkCounts() throws(SimulationFailure) {
-        let sent = outcome.source
-        let here = outcome.destination
-        let sentPages = sent.demand + sent.window + sent.push
-        let herePages = here.demand + here.window + here.push
-        let disagreement: String? =
-            if outcome.lostLinks == 0, sentPages != herePages + here.dropped {
-                "\(sentPages) pages sent, \(herePages) here, \(here.dropped) dropped"
-            } else if outcome.lostLinks == 0, sent.contentBytes != here.contentBytes {
-                "\(sent.contentBytes) bytes sent, \(here.contentBytes) received"
-            } else if sentPages + sent.zero + sent.removed + sent.found - sent.lost != outcome.pages {
-                "the source's do not add up: \(sent)"
-            } else if herePages + here.zero + here.removed + here.found != outcome.pages {
-                "the destination's do not add up: \(here)"
-            } else if outcome.lostLinks == 0, here.zero > sent.zero || here.removed < sent.removed {
-                "zeros \(sent.zero), \(here.zero); removed \(sent.removed), \(here.removed)"
-            } else {
-                nil
-            }
-        if let disagreement { throw failure(.countsDisagree(disagreement)) }
-    }
-
     private static func text(_ chunk: Chunk) -> String {
         guard let header = try? chunk.frame.decoded() else { return "a damaged frame" }
         let bytes = "bytes \(chunk.from)..<\(chunk.to) of \(header.payloadBytes)"
         return "\(header.kind) \(header.reason) \(header.range) \(header.argument) \(bytes)"
     }
-}
-
-/// Which pages an engine calls settled, copied out of it.
-private struct SettledPages {
-    private let isSettled: [Bool]
-
-    init(_ engine: borrowing DestinationEngine) {
-        var list: [Bool] = []
-        for region in 0..<RegionIndex(engine.layout.count) {
-            for page in 0..<engine.layout[region].pageCount { list.append(engine.isSettled(region, page)) }
-        }
-        isSettled = list
-    }
-
-    func contains(_ page: Int) -> Bool { isSettled[page] }
 }

@@ -21,6 +21,12 @@ public struct SimulationOutcome: Sendable, Hashable {
     public var lostLinks = 0
     /// How often the destination's daemon died, and another took over.
     public var deadDestinations = 0
+    /// How often the network fell silent, in one direction or both.
+    public var silences = 0
+    /// How often a source took a link while it believed in another.
+    public var secondLinks = 0
+    /// How often an attempt to come back came to nothing.
+    public var lostAttempts = 0
     /// Whether the scenario broke a lane; then the session did not complete, and what remained was checked.
     public var isLaneLost = false
 }
@@ -51,6 +57,7 @@ public enum InvariantViolation: Sendable, Hashable {
     case waitersLeft(pages: Int)
     case nothingHappens(missingPages: Int)
     case lastsTooLong(missingPages: Int)
+    case staleLinkTaken(number: Int)
     case countsDisagree(String)
     case engine(EngineViolation)
     case frame(FrameError)
@@ -85,6 +92,7 @@ extension InvariantViolation: CustomStringConvertible {
         case .waitersLeft(let pages): "threads were still waiting for \(pages) pages at the end"
         case .nothingHappens(let missingPages): "nothing happens any more and \(missingPages) pages are missing"
         case .lastsTooLong(let missingPages): "the session lasts longer than anything explains; \(missingPages) pages are missing"
+        case .staleLinkTaken(let number): "the source took connection \(number), which the destination had given up, in place of the one it has"
         case .countsDisagree(let text): "the counts disagree: \(text)"
         case .engine(let violation): "\(violation)"
         case .frame(let error): "\(error)"

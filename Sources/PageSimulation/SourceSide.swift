@@ -87,11 +87,12 @@ struct SourceSide: ~Copyable {
 
     // MARK: Frames from the destination
 
-    mutating func arrived(_ frame: Frame) {
+    /// - Parameter isPresent: whether it came on the link the source has now; of others nothing may count.
+    mutating func arrived(_ frame: Frame, isPresent: Bool) {
         do throws(FrameError) {
             let header = try frame.decoded()
             do throws(EngineViolation) {
-                try handle(header)
+                try handle(header, isPresent)
             } catch {
                 fail(.engine(error))
             }
@@ -100,7 +101,7 @@ struct SourceSide: ~Copyable {
         }
     }
 
-    private mutating func handle(_ header: FrameHeader) throws(EngineViolation) {
+    private mutating func handle(_ header: FrameHeader, _ isPresent: Bool) throws(EngineViolation) {
         switch header.kind {
         case .request:
             try engine.request(window: header.range, demanded: PageIndex(header.argument), stride: header.stride)
@@ -110,7 +111,7 @@ struct SourceSide: ~Copyable {
             try engine.prefetch(header.range, stride: header.stride)
         case .credit:
             try engine.credit(bytes: header.argument)
-            creditBytes += Int(header.argument)
+            if isPresent { creditBytes += Int(header.argument) }
         case .removed:
             try engine.removed(header.range)
             isGivenUp.insert(layout.sessionPages(header.range))

@@ -2,9 +2,9 @@
 enum Event: Sendable {
     case sourceTurn
     case destinationTurn
-    /// The link of a direction may have room for the next piece.
-    case link(toDestination: Bool)
-    case arrival(toDestination: Bool)
+    /// A direction of the connection with this number may have room for the next piece.
+    case link(Int, toDestination: Bool)
+    case arrival(Int, toDestination: Bool)
     case processor(Int)
     case guestStops
     /// The guest gives up some pages.
@@ -16,10 +16,20 @@ enum Event: Sendable {
     case mishap(Int)
     /// Another destination's daemon takes over from the one that died.
     case takesOver
-    /// The destination says what it has, for the link with this number.
-    case relinks(Int)
-    /// The source has heard it: the lanes are there.
-    case relinked(Int)
+    /// The destination looks for the source, and says what it has: the attempt with this number.
+    case seeks(Int)
+    /// The source has heard all of an attempt, the destination that it is linked.
+    case sourceLinks(Int)
+    case destinationLinks(Int)
+    /// The destination gives an attempt up of which it has not heard.
+    case attemptEnds(Int)
+    /// The network falls silent, in one direction or both, and carries again.
+    case silence(Int)
+    case heals(Int)
+    /// One side has heard nothing for too long.
+    case losesPatience(Int, isSource: Bool)
+    /// One side learns that the other has closed the connection with this number.
+    case closureHeard(Int, isSource: Bool)
 }
 
 /// Events in order of virtual time, those of one moment in the order they were scheduled. A binary heap.

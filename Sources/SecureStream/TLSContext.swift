@@ -15,7 +15,7 @@ import Glibc
     /// Found by OpenSSL's callbacks; nil with certificates.
     private let secret: SharedSecret?
 
-    var usesSharedSecret: Bool { secret != nil }
+    public var usesSharedSecret: Bool { secret != nil }
 
     /// Pre-shared keys of this length go with SHA-256 only.
     private static let sharedSecretSuites = "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"

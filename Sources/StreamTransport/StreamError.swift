@@ -21,6 +21,10 @@ public enum StreamError: Error, Sendable, Hashable {
     case payloadTooLarge(bytes: Int, capacityBytes: Int)
     case refused(FrameError)
     case socketFailed(errno: Int32)
+    /// A descriptor that was given as a connection and is none.
+    case notALane(descriptor: Int32, reason: String)
+    /// More connections than a session has lanes, or none.
+    case badCount(sockets: Int)
     case ring(UringError)
 }
 
@@ -54,6 +58,10 @@ extension StreamError: CustomStringConvertible {
         case .refused(let error): error.description
         case .socketFailed(let number):
             "a socket could not be made or set up: \(errorText(number)); check the limit of open files (ulimit -n)"
+        case .notALane(let descriptor, let reason):
+            "descriptor \(descriptor) cannot be a lane: \(reason); give connected stream sockets"
+        case .badCount(let sockets):
+            "\(sockets) sockets were given; a session has 1 to \(StreamLanes.most) lanes"
         case .ring(let error): error.description
         }
     }

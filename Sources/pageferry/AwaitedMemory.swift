@@ -12,7 +12,7 @@ struct AwaitedMemory: ~Copyable {
     }
 
     private let client: Client
-    let regions: HandedOverRegions
+    private(set) var regions: HandedOverRegions
 
     private static let regionsTimeoutNanoseconds: UInt64 = 30_000_000_000
 
@@ -25,17 +25,19 @@ struct AwaitedMemory: ~Copyable {
     ///
     /// - Parameters:
     ///   - again: whether such memory is just what is awaited; never Firecracker's, which hands over once.
+    ///   - takesRequests: whether the caller serves the VMM's requests.
     ///   - isCancelled: asked a few times a second.
     /// - Returns: nil when cancelled.
     static func receive(
-        _ listener: borrowing HandoffListener, as form: HandoffArgument.Form = .native, again: Bool, isCancelled: () -> Bool
+        _ listener: borrowing HandoffListener, as form: HandoffArgument.Form = .native, again: Bool, takesRequests: Bool = false,
+        isCancelled: () -> Bool
     ) throws(CommandFailure) -> AwaitedMemory? {
         while true {
             do throws(HandoffError) {
-                return try receiveOnce(listener, form, again: again)
+                return try receiveOnce(listener, form, again: again, takesRequests)
             } catch .timedOut(let step) where step.hasPrefix("waiting for a VMM to connect") {
                 if isCancelled() { return nil }
-            } catch .wrongOccasion {
+            } catch .wrongOccasion, .otherVersion {
                 continue
             } catch {
                 throw CommandFailure(error)
@@ -44,12 +46,12 @@ struct AwaitedMemory: ~Copyable {
     }
 
     private static func receiveOnce(
-        _ listener: borrowing HandoffListener, _ form: HandoffArgument.Form, again: Bool
+        _ listener: borrowing HandoffListener, _ form: HandoffArgument.Form, again: Bool, _ takesRequests: Bool
     ) throws(HandoffError) -> AwaitedMemory {
         switch form {
         case .native:
             let connection = try listener.accept(timeoutNanoseconds: 200_000_000)
-            let regions = try connection.receiveRegions(again: again, timeoutNanoseconds: regionsTimeoutNanoseconds)
+            let regions = try connection.receiveRegions(again: again, takesRequests: takesRequests, timeoutNanoseconds: regionsTimeoutNanoseconds)
             return AwaitedMemory(.native(connection), regions)
         case .firecracker:
             let connection = try FirecrackerConnection.accept(listener, timeoutNanoseconds: 200_000_000)
@@ -85,11 +87,39 @@ struct AwaitedMemory: ~Copyable {
         }
     }
 
-    /// Whether the VMM has gone.
-    var hasEnded: Bool {
+    /// What the VMM asks for, or that it has gone.
+    var nextRequest: HandoffRequest? {
         switch client {
-        case .native(let connection): (try? connection.waitForEnd(timeoutMilliseconds: 0)) == true
-        case .firecracker(let connection): connection.hasEnded
+        case .native(let connection): (try? connection.nextRequest(regionCount: regions.count)) ?? nil
+        case .firecracker(let connection): connection.hasEnded ? .ended : nil
+        }
+    }
+
+    /// A region was taken out: nothing of its memory is held here any more.
+    mutating func remove(_ region: Int) { regions.remove(region) }
+
+    /// The request that was last seen is done.
+    borrowing func finishRequest() {
+        // A VMM that has gone meanwhile is noticed as such.
+        switch client {
+        case .native(let connection): try? connection.finishRequest()
+        case .firecracker: break
+        }
+    }
+
+    /// Tells a VMM that listens that every page is here, and that this daemon ends.
+    borrowing func tellFinished() {
+        switch client {
+        case .native(let connection): try? connection.tellFinished()
+        case .firecracker: break
+        }
+    }
+
+    /// The version of the native protocol that is spoken; nil for another.
+    var version: UInt32? {
+        switch client {
+        case .native(let connection): connection.version
+        case .firecracker: nil
         }
     }
 
@@ -98,6 +128,14 @@ struct AwaitedMemory: ~Copyable {
         switch client {
         case .native(let connection): connection.rawValue
         case .firecracker(let connection): connection.processDescriptor
+        }
+    }
+
+    /// The process that handed it over; nil when it cannot be seen from here.
+    var peerProcess: Int32? {
+        switch client {
+        case .native(let connection): connection.peer.processIdentifier > 0 ? connection.peer.processIdentifier : nil
+        case .firecracker(let connection): connection.peer?.processIdentifier
         }
     }
 

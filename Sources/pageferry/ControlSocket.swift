@@ -53,12 +53,16 @@ final class ControlSocket: Sendable {
     /// The longest request: an address, and some JSON.
     private static let mostBytes = 4096
     private static let mostAnswerBytes = 1 << 20
-    private static let timeoutSeconds = 5
+    private static let timeoutSeconds = 10
+    /// For a request to come: less, since others wait behind it.
+    private static let requestSeconds = 1
 
     private let path: String
     private let listener: Int32
     private let answer: @Sendable (ControlRequest) -> ControlAnswer
     private let thread = Mutex<DedicatedThread?>(nil)
+    /// Whether the daemon ends, and whom it is talking to: that is cut short then.
+    private let standing = Mutex<(isOver: Bool, connection: Int32?)>((false, nil))
 
     /// - Parameters:
     ///   - path: a socket left there by a daemon that died is replaced.
@@ -76,6 +80,10 @@ final class ControlSocket: Sendable {
 
     /// Ends it, and removes the socket.
     func stop() {
+        standing.withLock { standing in
+            standing.isOver = true
+            if let connection = standing.connection { shutdown(connection, Int32(SHUT_RDWR)) }
+        }
         shutdown(listener, Int32(SHUT_RDWR))
         thread.withLock { $0.take() }?.join()
         close(listener)
@@ -92,19 +100,27 @@ final class ControlSocket: Sendable {
                 close(connection)
                 continue
             }
-            // One operator at a time; one that says nothing is let go soon.
-            UnixStream.limit(connection, seconds: Self.timeoutSeconds)
-            if let line = UnixStream.readLine(connection, mostBytes: Self.mostBytes) {
-                let reply: ControlAnswer
-                if let request = try? JSONDecoder().decode(ControlRequest.self, from: line) {
-                    reply = answer(request)
-                } else {
-                    reply = ControlAnswer(error: "not a request of this version")
-                }
-                if let data = try? JSONEncoder().encode(reply) { UnixStream.write(connection, data + Data("\n".utf8)) }
+            let isOver = standing.withLock { standing in
+                standing.connection = connection
+                return standing.isOver
             }
+            if !isOver { converse(connection) }
+            standing.withLock { $0.connection = nil }
             close(connection)
         }
+    }
+
+    /// One operator at a time; one that says nothing, or drips, is let go soon.
+    private func converse(_ connection: Int32) {
+        UnixStream.limit(connection, seconds: Self.requestSeconds)
+        guard let line = UnixStream.readLine(connection, mostBytes: Self.mostBytes, seconds: Self.requestSeconds) else { return }
+        let reply: ControlAnswer
+        if let request = try? JSONDecoder().decode(ControlRequest.self, from: line) {
+            reply = answer(request)
+        } else {
+            reply = ControlAnswer(error: "not a request of this version")
+        }
+        if let data = try? JSONEncoder().encode(reply) { UnixStream.write(connection, data + Data("\n".utf8)) }
     }
 
     /// Asks the daemon at `path`.
@@ -116,7 +132,7 @@ final class ControlSocket: Sendable {
         defer { close(connection) }
         UnixStream.limit(connection, seconds: timeoutSeconds)
         guard let data = try? JSONEncoder().encode(request), UnixStream.write(connection, data + Data("\n".utf8)),
-            let line = UnixStream.readLine(connection, mostBytes: mostAnswerBytes),
+            let line = UnixStream.readLine(connection, mostBytes: mostAnswerBytes, seconds: timeoutSeconds),
             let answer = try? JSONDecoder().decode(ControlAnswer.self, from: line)
         else { throw CommandFailure("what listens at '\(path)' is no pageferry daemon of this version", .protocolError) }
         if let error = answer.error { throw CommandFailure(error, .unavailable) }

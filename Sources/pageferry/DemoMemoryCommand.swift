@@ -100,7 +100,7 @@ struct DemoMemoryCommand: ParsableCommand {
         } catch {
             throw CommandFailure(SourceCommand.message(for: error), .usage)
         }
-        try MemoryFileService(command: source, path: image.path).run()
+        try MemoryFileService(command: source, paths: [image.path]).run()
         _ = consume image
     }
 

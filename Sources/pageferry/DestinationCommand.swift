@@ -14,21 +14,33 @@ struct DestinationCommand: ParsableCommand {
         abstract: "Take over a virtual machine, or page in a memory file, from a source.",
         discussion: """
             With a command after `--` that starts QEMU as it was started on the source, the machine resumes here at once and its pages follow.
-            Without one, memory is handed over by another process through the socket given with --handoff (Documentation/Handoff.md), or by
-            a Firecracker that resumes from a snapshot, through the socket given with --handoff firecracker:PATH (Documentation/Firecracker.md).
+            Without one, memory is handed over by another process through the socket given with --handoff (Documentation/Handoff.md): with
+            --qmp that of a QEMU which somebody else starts with -incoming defer (Documentation/Qemu.md), which takes the machine over as well.
+            A Firecracker that resumes from a snapshot hands its memory over through --handoff firecracker:PATH (Documentation/Firecracker.md).
             """
     )
 
     @OptionGroup var paging: PagingArguments
 
-    @Option(help: ArgumentHelp("Wait here for memory handed over by another process, or by a Firecracker.", valueName: "[firecracker:]path"))
+    @Option(
+        help: ArgumentHelp("Wait here for memory handed over by another process, or by a Firecracker.", valueName: "[firecracker:]path"))
     var handoff: HandoffArgument?
 
-    @Option(help: ArgumentHelp("The preload library that hands QEMU's memory over; found beside this program by default.", valueName: "path"))
+    @Option(help: ArgumentHelp("QMP socket of the QEMU that hands its memory over: it takes a machine from the source.", valueName: "path"))
+    var qmp: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "The user QEMU runs as, when it is another: may hand memory over, and inherits /dev/userfaultfd after --.", valueName: "user"))
+    var handoffOwner: UserArgument?
+
+    @Option(
+        help: ArgumentHelp("The preload library that hands QEMU's memory over; found beside this program by default.", valueName: "path"))
     var shim: String?
 
-    @Option(help: ArgumentHelp(
-        "Keep here what a daemon needs that is started again after this one has died; a directory of its own.", valueName: "directory"))
+    @Option(
+        help: ArgumentHelp(
+            "Keep here what a daemon needs that is started again after this one has died; a directory of its own.", valueName: "directory"))
     var state: String?
 
     @Option(help: ArgumentHelp("Write what happened to this file as JSON.", valueName: "file"))
@@ -45,11 +57,18 @@ struct DestinationCommand: ParsableCommand {
             throw ValidationError(
                 "give either a command that starts QEMU after `--`, or --handoff PATH to wait for memory from another process")
         }
+        if qmp != nil {
+            guard let handoff, handoff.form == .native else {
+                throw ValidationError("--qmp goes with --handoff PATH; QEMU started after `--` has a monitor of ours")
+            }
+        }
     }
 
     func run() throws {
         try reportingFailure { () throws(CommandFailure) in
-            if let handoff {
+            if let handoff, let qmp {
+                try QemuHandoffMigration(command: self, handoffPath: handoff.path, monitorPath: qmp).run()
+            } else if let handoff {
                 try HandoffDestination(command: self, handoff: handoff).run()
             } else {
                 try QemuDestinationMigration(command: self).run()

@@ -16,6 +16,9 @@ struct DestinationState: Codable {
     /// The VMM that was started; nil without one.
     var machine: Machine?
 
+    /// The ids of its memory backends, in the order in which they are handed over; nil when the command line that started it has them.
+    var backendNames: [String]?
+
     struct Machine: Codable {
         var process: Int32
         /// When it was started, in clock ticks since boot (/proc/PID/stat, field 22): process numbers are used again.
@@ -24,6 +27,8 @@ struct DestinationState: Codable {
 
     /// The memory whose descriptors the service manager keeps; nil when its VMM is to hand it over again.
     var kept: [KeptRegion]?
+    /// What that VMM speaks on the connection that is kept too; nil: version 1.
+    var handoffVersion: UInt32?
 
     /// The Firecracker whose memory it is, which hands it over once only: its userfaultfd is taken from it again.
     var firecracker: Firecracker?

@@ -1,22 +1,22 @@
 import PageCore
 import PageFerry
 
-/// Serves an immutable memory file to any number of destinations.
+/// Serves immutable memory files, a region each, to any number of destinations.
 struct MemoryFileService {
     let command: SourceCommand
-    let path: String
+    let paths: [String]
 
     func run() throws(CommandFailure) {
         var service = Service()
         let image = try attempt { () throws(SessionError) in
-            try SourceImage(path: path, pageSize: command.pageSize.flatMap { PageSize(bytes: $0.bytes) })
+            try SourceImage(paths: paths, pageSize: command.pageSize.flatMap { PageSize(bytes: $0.bytes) })
         }
         try attempt { () throws(SessionError) in try image.findHoles() }
         let events = Mailbox<ImageService.Event>()
         SignalWatch.start { events.post(.signal($0)) }
         let state: StateDirectory? = if let path = command.state { try StateDirectory(path) } else { nil }
         let listener = try command.openListener()
-        service.ready("serving \(path) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
+        service.ready("serving \(paths.joined(separator: ", ")) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
         var configuration = try command.serverConfiguration(features: [], mostSessions: SourceState.mostSessions)
         if let state { configuration = try configuration.keepingSessions(in: state) }
         let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in

@@ -5,15 +5,17 @@ import PageFerry
 
 extension DestinationRegion {
     /// The memory of a QEMU, its regions in the order in which the source lists them, whatever the order in which it has mapped them.
-    static func list(from handedOver: borrowing HandedOverRegions, in commandLine: QemuCommandLine) throws(CommandFailure) -> DestinationRegions {
+    ///
+    /// - Parameter names: the ids of its memory backends, in the order in which they were handed over.
+    static func list(from handedOver: borrowing HandedOverRegions, named names: [String]) throws(CommandFailure) -> DestinationRegions {
         let mapped = try attempt { () throws(HandoffError) in try list(from: handedOver) }
-        guard mapped.count == commandLine.backendNames.count else {
-            throw CommandFailure(
-                "QEMU handed \(mapped.count) regions over, its command line has \(commandLine.backendNames.count) memory backends", .dataError)
+        guard mapped.count == names.count else {
+            throw CommandFailure("QEMU handed \(mapped.count) regions over, it has \(names.count) memory backends", .dataError)
         }
-        let ordered = commandLine.regionOrder.map { number in
+        // In the order of the ids: the same on both hosts.
+        let ordered = names.indices.sorted { names[$0] < names[$1] }.map { number in
             var region = mapped[number]
-            region.name = commandLine.backendNames[number]
+            region.name = names[number]
             return region
         }
         return try attempt { () throws(SessionError) in try DestinationRegions(ordered) }

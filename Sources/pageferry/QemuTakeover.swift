@@ -17,13 +17,16 @@ struct QemuTakeover {
     static let monitorName = "qmp"
 
     let command: DestinationCommand
-    let commandLine: QemuCommandLine
+    /// Of the memory backends, in the order in which they are handed over.
+    let names: [String]
     let state: StateDirectory
+    let monitorPath: String
 
-    func run(_ left: DestinationState) throws(CommandFailure) {
+    func run(_ left: DestinationState, _ handoff: borrowing HandoffDirectory) throws(CommandFailure) {
         guard let machine = left.machine, let qemu = AdoptedQemu(process: machine.process, startTicks: machine.startTicks) else {
             forget()
-            throw CommandFailure("the machine that a daemon before this one has started has ended; its state is removed, start again", .software)
+            throw CommandFailure(
+                "the machine that a daemon before this one has started has ended; its state is removed, start again", .software)
         }
         guard let standing = left.standing else {
             // The source cannot have committed: it goes on by itself.
@@ -34,14 +37,14 @@ struct QemuTakeover {
         }
         let events = Mailbox<Event>()
         SignalWatch.start { events.post(.signal($0)) }
-        let handoff = try HandoffDirectory(in: state)
         Console.info("taking over the machine of process \(qemu.process) from a daemon that died")
-        guard let memory = try AwaitedMemory.receive(handoff.listener, again: true, isCancelled: { qemu.waitForEnd(timeoutMilliseconds: 0) })
+        guard
+            let memory = try AwaitedMemory.receive(handoff.listener, again: true, isCancelled: { qemu.waitForEnd(timeoutMilliseconds: 0) })
         else {
             forget()
             throw CommandFailure("QEMU has ended", .software)
         }
-        let regions = try DestinationRegion.list(from: memory.regions, in: commandLine)
+        let regions = try DestinationRegion.list(from: memory.regions, named: names)
         let record = try attempt { () throws(SessionError) in
             try ResidentRecord.open(path: state.file(DestinationState.recordName), layout: regions.layout)
         }
@@ -60,7 +63,8 @@ struct QemuTakeover {
         try command.paging.confinement.begin()
         try memory.acknowledge()
         try finish(session, qemu, TakeoverProgress(state, left, record), standing, events)
-        if !command.detach { waitForEnd(qemu, events) }
+        // Somebody else's is theirs to wait for.
+        if !command.detach, command.qmp == nil { waitForEnd(qemu, events) }
         // Kept open until here: it tells the VMM's side that its memory is being served.
         _ = consume memory
         withExtendedLifetime(control) {}
@@ -133,12 +137,12 @@ struct QemuTakeover {
 
     private func resume(_ session: DestinationSession, _ qemu: AdoptedQemu, _ progress: TakeoverProgress) {
         do throws(QemuError) {
-            try qemu.resume(monitorPath: state.file(Self.monitorName))
+            try qemu.resume(monitorPath: monitorPath)
             progress.resumed()
             session.resumed()
             Console.info("the guest runs here; its pages follow")
         } catch {
-            Console.error("\(error); let the guest run by `cont` on its monitor '\(state.file(Self.monitorName))'")
+            Console.error("\(error); let the guest run by `cont` on its monitor '\(monitorPath)'")
         }
     }
 

@@ -60,15 +60,15 @@ struct Service: ~Copyable {
 
     /// What a daemon before this one had kept; nil when it was nothing, or not all of it: the VMM then notices that its daemon has
     /// gone, and hands the memory over again.
-    mutating func keptMemory(_ kept: [KeptRegion]?, _ form: HandoffArgument.Form) -> AwaitedMemory? {
-        guard let kept, let descriptor = stored.take(KeptMemory.connectionName) else {
+    mutating func keptMemory(_ left: DestinationState?, _ form: HandoffArgument.Form) -> AwaitedMemory? {
+        guard let kept = left?.kept, let descriptor = stored.take(KeptMemory.connectionName) else {
             releaseStored()
             return nil
         }
         do throws(HandoffError) {
             let client: AwaitedMemory.Client =
                 switch form {
-                case .native: .native(try HandoffConnection(kept: descriptor))
+                case .native: .native(try HandoffConnection(kept: descriptor, version: left?.handoffVersion ?? 1))
                 case .firecracker: .firecracker(FirecrackerConnection(kept: descriptor))
                 }
             return AwaitedMemory(client, try HandedOverRegions(kept: kept) { stored.take($0) })
@@ -85,6 +85,12 @@ struct Service: ~Copyable {
     borrowing func forgetMemory(_ regionCount: Int) {
         for region in 0..<regionCount { forget(region) }
         manager?.forget(name: KeptMemory.connectionName)
+        manager?.synchronize()
+    }
+
+    /// What was kept under these names is to be let go.
+    borrowing func forget(_ names: [String]) {
+        for name in names { manager?.forget(name: name) }
         manager?.synchronize()
     }
 

@@ -70,7 +70,7 @@ struct Simulate: ParsableCommand {
         let nanoseconds = max(1, MonotonicClock.nowNanoseconds() - start)
         let rate = Int(Double(seeds) * 1e9 / Double(nanoseconds))
         print(
-            "\(seeds) sessions held every invariant: \(batch.pages) pages, \(batch.faults) faults, \(batch.lost) links lost for good, \(batch.found) found again, \(batch.dead) daemons dead at the destination; \(rate) sessions/s"
+            "\(seeds) sessions held every invariant: \(batch.pages) pages, \(batch.faults) faults, \(batch.lost) links lost for good, \(batch.found) found again, \(batch.silences) silences, \(batch.second) links taken in place of one believed sound, \(batch.dead) daemons dead at the destination; \(rate) sessions/s"
         )
     }
 }
@@ -88,6 +88,8 @@ private final class SeedBatch: Sendable {
     private let totalLost = Atomic<Int>(0)
     private let totalFound = Atomic<Int>(0)
     private let totalDead = Atomic<Int>(0)
+    private let totalSilences = Atomic<Int>(0)
+    private let totalSecond = Atomic<Int>(0)
     private let firstFailure = Mutex<SimulationFailure?>(nil)
 
     init(first: UInt64, count: Int, bug: SeededBug?) {
@@ -101,6 +103,8 @@ private final class SeedBatch: Sendable {
     var faults: Int { totalFaults.load(ordering: .relaxed) }
     var lost: Int { totalLost.load(ordering: .relaxed) }
     var found: Int { totalFound.load(ordering: .relaxed) }
+    var silences: Int { totalSilences.load(ordering: .relaxed) }
+    var second: Int { totalSecond.load(ordering: .relaxed) }
     var dead: Int { totalDead.load(ordering: .relaxed) }
 
     /// Runs seeds until none are left or one has failed.
@@ -115,6 +119,8 @@ private final class SeedBatch: Sendable {
                 totalFaults.add(outcome.faults, ordering: .relaxed)
                 totalFound.add(outcome.lostLinks, ordering: .relaxed)
                 totalDead.add(outcome.deadDestinations, ordering: .relaxed)
+                totalSilences.add(outcome.silences, ordering: .relaxed)
+                totalSecond.add(outcome.secondLinks, ordering: .relaxed)
                 if outcome.isLaneLost { totalLost.add(1, ordering: .relaxed) }
             } catch {
                 keep(error)

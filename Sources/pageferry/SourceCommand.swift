@@ -25,8 +25,8 @@ struct SourceCommand: ParsableCommand {
     @Option(help: ArgumentHelp("QMP socket of a running QEMU.", valueName: "path"))
     var qmp: String?
 
-    @Option(help: ArgumentHelp("Memory file to serve: a snapshot's memory, an image.", valueName: "path"))
-    var memory: String?
+    @Option(help: ArgumentHelp("Memory file to serve: a snapshot's memory, an image. Given several times: a region each, in this order.", valueName: "path"))
+    var memory: [String] = []
 
     @Option(help: ArgumentHelp("Process whose memory to serve; all its threads are stopped (SIGSTOP, ptrace, a frozen cgroup).", valueName: "pid"))
     var pid: Int32?
@@ -68,14 +68,14 @@ struct SourceCommand: ParsableCommand {
     var quitSource = false
 
     func validate() throws {
-        guard [qmp != nil, memory != nil, pid != nil].count(where: { $0 }) == 1 else {
+        guard [qmp != nil, !memory.isEmpty, pid != nil].count(where: { $0 }) == 1 else {
             throw ValidationError("give one of --qmp PATH (a running machine), --memory PATH (a memory file) and --pid PID (a stopped process)")
         }
         guard layout == nil || pid != nil else { throw ValidationError("--layout goes with --pid: other memory has no addresses here") }
         guard pid == nil || transport != .rdma else {
             throw ValidationError("a process's memory is read page by page, and goes over TCP alone; leave --transport rdma out")
         }
-        guard pageSize == nil || memory != nil else { throw ValidationError("--page-size goes with --memory; a running machine has its own") }
+        guard pageSize == nil || !memory.isEmpty else { throw ValidationError("--page-size goes with --memory; a running machine has its own") }
         if let pageSize, PageSize(bytes: pageSize.bytes) == nil { throw ValidationError("--page-size takes 4K or 2M") }
         guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
         guard sessions >= 0, sessions <= 1_000_000 else { throw ValidationError("--sessions takes 0 or more") }
@@ -85,10 +85,10 @@ struct SourceCommand: ParsableCommand {
         try reportingFailure { () throws(CommandFailure) in
             if let qmp {
                 try QemuSourceMigration(command: self, qmpPath: qmp).run()
-            } else if let memory {
-                try MemoryFileService(command: self, path: memory).run()
             } else if let pid {
                 try ProcessService(command: self, process: pid).run()
+            } else {
+                try MemoryFileService(command: self, paths: memory).run()
             }
         }
     }

@@ -7,7 +7,7 @@ final class TakeoverProgress {
     private let directory: StateDirectory
     private var state: DestinationState
 
-    init(_ directory: StateDirectory, _ opened: OpenedDestination, process: Int32) throws(CommandFailure) {
+    init(_ directory: StateDirectory, _ opened: OpenedDestination, process: Int32, backendNames: [String]?) throws(CommandFailure) {
         self.directory = directory
         record = try attempt { () throws(SessionError) in
             try ResidentRecord.create(path: directory.file(DestinationState.recordName), layout: opened.layout)
@@ -17,6 +17,7 @@ final class TakeoverProgress {
             throw CommandFailure("QEMU has ended; see its messages", .software)
         }
         state.machine = DestinationState.Machine(process: process, startTicks: startTicks)
+        state.backendNames = backendNames
         try directory.write(state, to: DestinationState.name)
     }
 

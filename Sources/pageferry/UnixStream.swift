@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import PageCore
 
 /// Lines over unix sockets, each end with a time-out.
 enum UnixStream {
@@ -37,7 +38,7 @@ enum UnixStream {
         return descriptor
     }
 
-    /// Bounds every wait on the connection.
+    /// Bounds each wait on the connection.
     static func limit(_ connection: Int32, seconds: Int) {
         var limit = timeval(tv_sec: seconds, tv_usec: 0)
         for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
@@ -46,10 +47,19 @@ enum UnixStream {
     }
 
     /// The bytes up to a line's end; nil when none comes in time, or is too long.
-    static func readLine(_ connection: Int32, mostBytes: Int) -> Data? {
+    ///
+    /// - Parameter seconds: for the whole line, however it comes.
+    static func readLine(_ connection: Int32, mostBytes: Int, seconds: Int) -> Data? {
         var line = Data()
         var buffer = [UInt8](repeating: 0, count: 4096)
+        let deadline = MonotonicClock.nowNanoseconds() + UInt64(seconds) * 1_000_000_000
         while line.count <= mostBytes {
+            let now = MonotonicClock.nowNanoseconds()
+            guard now < deadline else { return nil }
+            var entry = pollfd(fd: connection, events: Int16(POLLIN), revents: 0)
+            let ready = unsafe poll(&entry, 1, Int32((deadline - now) / 1_000_000) + 1)
+            if ready < 0 && errno == EINTR { continue }
+            guard ready > 0 else { return nil }
             let count = unsafe recv(connection, &buffer, buffer.count, 0)
             if count < 0 && errno == EINTR { continue }
             guard count > 0 else { return nil }

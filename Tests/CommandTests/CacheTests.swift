@@ -65,11 +65,17 @@ struct CacheTests {
         }
     }
 
-    /// Whether some of a clone's memory is there, and by far not all of it.
+    /// Whether some of a clone's memory is there, and by far not all of it: of what a userfaultfd watches, not of what else the
+    /// process has.
     private func hasPages(_ clone: Clone) -> Bool {
-        let status = fileText("/proc/\(clone.machine.process)/status") ?? ""
-        let line = status.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }
-        return line?.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0 > 2000
+        var residentKiB = 0
+        var watchedKiB = 0
+        for line in (fileText("/proc/\(clone.machine.process)/smaps") ?? "").split(separator: "\n") {
+            let words = line.split(separator: " ")
+            if words.first == "Rss:" { residentKiB = words.dropFirst().first.flatMap { Int($0) } ?? 0 }
+            if words.first == "VmFlags:", words.contains("um") { watchedKiB += residentKiB }
+        }
+        return watchedKiB > 1000
     }
 
     private func end(_ programs: Program...) {

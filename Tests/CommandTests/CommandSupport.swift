@@ -21,14 +21,25 @@ enum Built {
     static let pageferry = "\(directory)/pageferry"
 
     /// Whether everything a migration needs is here; prints what is missing.
-    static let canMigrate: Bool = {
-        let needed = [pageferry, "\(directory)/libpageferry-preload.so", "/usr/bin/qemu-system-x86_64"]
+    static let canMigrate = has(
+        [pageferry, "\(directory)/libpageferry-preload.so", "/usr/bin/qemu-system-x86_64"],
+        orElse: "build everything with `swift build --build-tests`, and install QEMU")
+
+    /// What perf/guest/make-guest has made.
+    static let guest = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        .appending(path: "perf/guest/out").path
+
+    /// Whether a guest that counts its own errors can be moved.
+    static let canMoveGuest =
+        canMigrate && has(["kernel", "initramfs", "disk"].map { "\(guest)/\($0)" }, orElse: "run perf/guest/make-guest")
+
+    private static func has(_ needed: [String], orElse remedy: String) -> Bool {
         for path in needed where access(path, X_OK) != 0 && access(path, R_OK) != 0 {
-            print("skipped: there is no \(path); build everything with `swift build --build-tests`, and install QEMU")
+            print("skipped: there is no \(path); \(remedy)")
             return false
         }
         return true
-    }()
+    }
 }
 
 /// A directory of one test, for its sockets and files; gone with the test. Its unique name finds what the test left behind.
@@ -107,8 +118,10 @@ final class Program {
     /// - Parameters:
     ///   - environment: what it gets beside ours.
     ///   - standardOutput: the file that takes it.
+    ///   - inheriting: descriptors of ours, by the numbers they have in it.
     init(
-        _ arguments: [String], in scratch: Scratch, environment: [String: String] = [:], standardOutput: String = "/dev/null"
+        _ arguments: [String], in scratch: Scratch, environment: [String: String] = [:], standardOutput: String = "/dev/null",
+        inheriting: [Int32: Int32] = [:]
     ) throws {
         outputPath = scratch.file("output.\(UInt32.random(in: 0 ... .max))")
         var actions = posix_spawn_file_actions_t()
@@ -117,6 +130,7 @@ final class Program {
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_addopen(&actions, 1, standardOutput, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
         posix_spawn_file_actions_addopen(&actions, 2, outputPath, O_WRONLY | O_CREAT | O_APPEND, 0o600)
+        for (number, descriptor) in inheriting { posix_spawn_file_actions_adddup2(&actions, descriptor, number) }
         var argumentVector = arguments.map { strdup($0) } + [nil]
         defer { for argument in argumentVector { free(argument) } }
         let variables = ProcessInfo.processInfo.environment.merging(environment) { _, given in given }
@@ -137,8 +151,10 @@ final class Program {
     }
 
     /// pageferry itself.
-    static func pageferry(_ arguments: [String], in scratch: Scratch, environment: [String: String] = [:]) throws -> Program {
-        try Program([Built.pageferry] + arguments, in: scratch, environment: environment)
+    static func pageferry(
+        _ arguments: [String], in scratch: Scratch, environment: [String: String] = [:], inheriting: [Int32: Int32] = [:]
+    ) throws -> Program {
+        try Program([Built.pageferry] + arguments, in: scratch, environment: environment, inheriting: inheriting)
     }
 
     deinit { end() }
@@ -165,13 +181,24 @@ final class Program {
     /// Waits until it has said something.
     func says(_ text: String) -> Bool { poll(until: { errorOutput.contains(text) || !isRunning }) && errorOutput.contains(text) }
 
+    /// Waits longer than for an answer.
+    func says(_ text: String, withinNanoseconds: UInt64) -> Bool {
+        for _ in 0...(withinNanoseconds / (60 * seconds)) where isRunning {
+            if says(text) { return true }
+        }
+        return says(text)
+    }
+
     /// The address at the end of its "… on ADDRESS" line.
     func address() throws -> String {
         try #require(says(" on "), "it listens: \(errorOutput)")
         var found: String?
         _ = poll(until: {
             // The line is whole once its end is there.
-            guard let line = errorOutput.split(separator: "\n", omittingEmptySubsequences: false).dropLast().first(where: { $0.contains(" on ") })
+            guard
+                let line = errorOutput.split(separator: "\n", omittingEmptySubsequences: false).dropLast().first(where: {
+                    $0.contains(" on ")
+                })
             else { return false }
             found = line.split(separator: " ").last.map(String.init)
             return true
@@ -202,7 +229,9 @@ func expectRefusal(
 func expectFailure(of program: Program, code: Int32, says texts: [String], location: SourceLocation = #_sourceLocation) {
     #expect(program.exitCode() == code, "\(program.errorOutput)", sourceLocation: location)
     let output = program.errorOutput
-    let errors = output.split(separator: "\n").filter { $0.lowercased().contains("error:") && $0.lowercased().hasPrefix("pageferry: error:") || $0.hasPrefix("Error:") }
+    let errors = output.split(separator: "\n").filter {
+        $0.lowercased().contains("error:") && $0.lowercased().hasPrefix("pageferry: error:") || $0.hasPrefix("Error:")
+    }
     #expect(errors.count == 1, "one error line: \(output)", sourceLocation: location)
     for text in texts {
         #expect(errors.first?.contains(text) == true, "the error says \"\(text)\": \(output)", sourceLocation: location)

@@ -4,6 +4,8 @@ import Handoff
 import HostMemory
 import NativeHandoff
 import PageCore
+import PageFerry
+import Synchronization
 import TestSupport
 import Testing
 import Userfault
@@ -120,6 +122,23 @@ struct RecoveryCommandTests {
         #expect(source.isRunning)
     }
 
+    /// Who sends a byte now and then, and never a line, keeps no operator waiting for long, nor the daemon's end.
+    @Test func whoDripsHoldsNoOperatorUp() throws {
+        let memory = try scratch.memoryFile()
+        let control = scratch.file("control")
+        let source = try Program.pageferry(["source", "--memory", memory, "--listen", "unix:\(scratch.file("one"))", "--control", control], in: scratch)
+        #expect(poll(until: { (try? status(control)) != nil }))
+        let dripping = try Dripping(path: control)
+        #expect(poll(until: { dripping.count > 2 }))
+        let asking = try Program.pageferry(["status", "--control", control, "--json"], in: scratch)
+        #expect(asking.exitCode() == 0, "\(asking.errorOutput)")
+        let another = try Dripping(path: control)
+        #expect(poll(until: { another.count > 2 }))
+        source.signal(SIGTERM)
+        #expect(source.exitCode() == 0, "\(source.errorOutput)")
+        withExtendedLifetime((dripping, another)) {}
+    }
+
     @Test func aStateDirectoryIsForOneDaemonAndOneUser() throws {
         let memory = try scratch.memoryFile()
         let state = scratch.file("state")
@@ -132,5 +151,43 @@ struct RecoveryCommandTests {
         try FileManager.default.createDirectory(atPath: open, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o755])
         expectFailure(of: try Program.pageferry(second + [open], in: scratch), code: 77, says: ["secrets", "chmod 700"])
         expectFailure(of: try Program.pageferry(second + [memory], in: scratch), code: 78, says: ["no directory"])
+    }
+}
+
+/// A connection to a unix socket on which bytes come without end, one at a time.
+private final class Dripping: Sendable {
+    private final class Progress: Sendable {
+        let sent = Atomic<Int>(0)
+        let isOver = Atomic<Bool>(false)
+    }
+
+    private let connection: Int32
+    private let progress = Progress()
+    private let thread: DedicatedThread
+
+    init(path: String) throws {
+        let connection = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8.prefix($0.count - 1)) }
+        let status = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(connection, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+        }
+        try #require(status == 0, "the test connects to \(path)")
+        self.connection = connection
+        thread = DedicatedThread(name: "dripping") { [progress] in
+            while !progress.isOver.load(ordering: .acquiring), send(connection, " ", 1, Int32(MSG_NOSIGNAL)) == 1 {
+                progress.sent.add(1, ordering: .relaxed)
+                _ = Glibc.poll(nil, 0, 100)
+            }
+        }
+    }
+
+    var count: Int { progress.sent.load(ordering: .relaxed) }
+
+    deinit {
+        progress.isOver.store(true, ordering: .releasing)
+        thread.join()
+        close(connection)
     }
 }

@@ -235,7 +235,7 @@
 
     extension Program {
         /// Whether it has stopped itself (proc(5), the state of a process: T).
-        fileprivate var isStopped: Bool {
+        var isStopped: Bool {
             guard let status = fileText("/proc/\(process)/stat"), let end = status.lastIndex(of: ")") else { return false }
             return status[end...].dropFirst(2).hasPrefix("T")
         }

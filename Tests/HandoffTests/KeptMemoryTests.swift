@@ -66,6 +66,27 @@ struct KeptMemoryTests {
         }
     }
 
+    /// What several regions share is kept until the last of them is taken out, in whatever order that happens.
+    @Test(arguments: [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]) func regionsAreTakenOut(_ order: [Int]) throws {
+        try withRegions { regions, store, kept in
+            var kept = kept
+            var left = Set(0..<3)
+            for number in order {
+                for name in KeptMemory.remove(number, from: &kept) { if let descriptor = store.take(name) { close(descriptor) } }
+                left.remove(number)
+                var expected: [String] = left.isEmpty ? [] : ["userfault-0"]
+                if !left.isDisjoint(with: [0, 1]) { expected.insert("file-0", at: 0) }
+                #expect(store.descriptors.keys.sorted() == expected)
+                let again = try HandedOverRegions(kept: kept) { name in store.descriptors[name].map { fcntl($0, F_DUPFD_CLOEXEC, 3) } }
+                #expect((0..<3).filter { !again[$0].isRemoved } == left.sorted())
+                #expect(try again.layout() == regions.layout(), "it keeps its place")
+                for index in left { #expect(again[index].userfaultOf == RegionIndex(left.min()!)) }
+                let twice = try KeptMemory.keep(again) { _, _ in }
+                #expect(twice.map { $0.isRemoved == true } == kept.map { $0.isRemoved == true })
+            }
+        }
+    }
+
     @Test func whatIsMissingOrDamagedIsRefused() throws {
         try withRegions { _, store, kept in
             #expect(throws: HandoffError.self) { _ = try HandedOverRegions(kept: kept) { $0.hasPrefix("file") ? nil : store.take($0) } }

@@ -160,7 +160,7 @@ struct NativeRefusalTests {
         func error(_ body: (borrowing RawClient) throws -> Void) throws -> UInt32? {
             try refusal(at: socketPath("malformed"), during: body)?.status
         }
-        #expect(try error { try $0.hello(version: 2) } == 1)
+        #expect(try error { try $0.hello(version: 3) } == 1)
         #expect(try error { $0.raw(Array("GET / HTTP/1.1\r\n\r\n".utf8)) } == 1)
         #expect(try error { _ in } == 12)
         #expect(try error { $0.raw([0x50, 0x47]) } == 12)

@@ -15,7 +15,7 @@ import Testing
         }
     }
 
-    @Test func patternsAndOrderOfTheBackends() throws {
+    @Test func patternsOfTheBackends() throws {
         let line = try QemuCommandLine([
             "qemu", "-object", "rng-random,id=rng", "-object", "memory-backend-file,id=b,size=1G,mem-path=/x,,y,share=on",
             "--object", #"{"qom-type": "memory-backend-file", "id": "c", "size": 1, "mem-path": "/z", "share": true}"#,
@@ -23,7 +23,6 @@ import Testing
         ])
         #expect(line.backendNames == ["b", "c", "a"])
         #expect(line.memoryPatterns == ["/x,y", "/z", "memfd:memory-backend-memfd"])
-        #expect(line.regionOrder == [2, 0, 1])
         #expect(line.incoming(monitor: 9).suffix(3) == ["-incoming", "defer", "-S"])
     }
 
@@ -55,6 +54,16 @@ import Testing
             }
             #expect(!reason.contains("\n"))
         }
+    }
+
+    /// What somebody else starts waits for its migration by itself.
+    @Test func launchedLinesMayBeIncoming() throws {
+        let arguments = ["qemu", "-object", Self.file, "-incoming", "defer"]
+        #expect(QemuCommandLine.isIncoming(arguments) && !QemuCommandLine.isIncoming(["qemu", "-name", "incoming"]))
+        let line = try QemuCommandLine(arguments, isLaunched: true)
+        let added = try line.preloadEnvironment(preloadLibrary: "/proc/self/exe", handoffPath: "/run/h", userfaultDevice: 7)
+        #expect(added["PAGEFERRY_RAM"] == "/dev/shm/a" && added["PAGEFERRY_RAM_COUNT"] == "1" && added["PAGEFERRY_HANDOFF"] == "/run/h")
+        #expect(added["PAGEFERRY_USERFAULTFD_DEVICE"] == "7" && added["LD_PRELOAD"]?.hasPrefix("/proc/self/exe") == true)
     }
 
     @Test func valuesThatLookLikeOptionsAreLeftAlone() throws {

@@ -55,7 +55,7 @@ final class RunningQemu {
 
     init(_ arguments: [String], _ scratch: QemuScratch) throws {
         let child = try QemuProcess(
-            arguments + ["-qmp", "unix:\(scratch.monitor),server=on,wait=off"], environment: Environment.current, inheriting: 2,
+            arguments + ["-qmp", "unix:\(scratch.monitor),server=on,wait=off"], environment: Environment.current, inheriting: [2],
             ownSession: true, keepsErrorOutput: false)
         self.child = child
         // The socket is there before QEMU listens on it.

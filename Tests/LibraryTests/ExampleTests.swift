@@ -44,23 +44,6 @@ enum LibraryFiles {
         return text
     }
 
-    private func shell(_ line: String) throws -> Int32 {
-        var process: pid_t = 0
-        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("sh"), strdup("-c"), strdup(line), nil]
-        defer { for argument in arguments { free(argument) } }
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-        try #require(posix_spawn(&process, "/bin/sh", nil, &attributes, &arguments, environ) == 0)
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-        return status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
-    }
-
     private func compile(_ source: String, _ program: String) throws {
         let text = try run("cc -std=c11 -Wall -Wextra -Werror -pthread -o \(program) '\(source)' $(pkg-config --cflags --libs pageferry)")
         #expect(text.isEmpty, "\(text)")
@@ -117,6 +100,43 @@ enum LibraryFiles {
             nm -D --defined-only '\(LibraryFiles.directory)/libpageferry.so.0' | awk '{print $3}' | sed 's/@@/ /' | LC_ALL=C sort; ./abi
             """)
         #expect(actual.split(separator: "\n") == (fileText("\(LibraryFiles.fixtures)/abi.txt") ?? "").split(separator: "\n"))
+    }
+
+    /// Fixtures/abi.txt speaks of all that the header has: structures, their fields, the values of enumerations.
+    @Test func theBinaryInterfaceIsWrittenDownWhole() throws {
+        defer { clean() }
+        let written = Set(try #require(fileText("\(LibraryFiles.fixtures)/abi.txt")).split { $0 == "\n" || $0 == " " })
+        let header = try run("cc -E -P -x c '\(LibraryFiles.directory)/pageferry.h' | tr -s ' \\n' ' '")
+        var found = 0
+        for match in header.matches(of: /(struct|enum) (pageferry_\w+) { ([^}]*) ?};/) {
+            let (_, kind, type, body) = match.output
+            if kind == "struct" { #expect(written.contains(type), "struct \(type)") }
+            let names = kind == "struct"
+                ? body.matches(of: /(\w+)(\[\d+\])?\s*[,;]/).map { "\(type).\($0.output.1)" }
+                : body.matches(of: /PAGEFERRY_\w+/).map { String($0.output) }
+            for name in names { #expect(written.contains(Substring(name)), "\(name) is not in abi.c and abi.txt") }
+            found += names.count
+        }
+        #expect(found > 70, "the header was understood")
+    }
+
+    /// A program that was built against the header of 0.1 goes on with this library, and what lies behind its structures is not read.
+    @Test func aProgramOfAnEarlierVersionGoesOn() throws {
+        defer { clean() }
+        let text = try run("""
+            cc -std=c11 -Wall -Wextra -Werror -I'\(LibraryFiles.fixtures)/0.1' -o former '\(LibraryFiles.fixtures)/former.c' \
+                $(pkg-config --libs pageferry) && timeout 60 ./former
+            """)
+        #expect(text == "as it was\n")
+    }
+
+    @Test(.enabled(if: access("/usr/bin/g++", X_OK) == 0)) func cPlusPlusTakesTheHeader() throws {
+        defer { clean() }
+        let text = try run("""
+            g++ -std=c++11 -Wall -Wextra -Werror -pedantic -o plus '\(LibraryFiles.fixtures)/plus.cpp' $(pkg-config --cflags --libs pageferry) \
+                && ./plus
+            """)
+        #expect(text.contains(": connect is NULL"), "\(text)")
     }
 
     /// It brings its own runtime: of shared libraries it needs those that Debian has.

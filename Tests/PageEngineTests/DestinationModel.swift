@@ -27,6 +27,8 @@ struct DestinationModel: ~Copyable, DestinationSink {
     var reports = 0
     var removedReports: [PageRange] = []
     var faults: [String] = []
+    /// Regions whose memory was let go.
+    var released: Set<RegionIndex> = []
 
     /// Frames that still fit, over all kinds.
     var room = Int.max
@@ -49,6 +51,10 @@ struct DestinationModel: ~Copyable, DestinationSink {
     var settledCount: Int { (0..<layout.totalPages).count { isSettled($0) } }
 
     private mutating func complain(_ text: String) { faults.append(text) }
+
+    private mutating func touch(_ region: RegionIndex) {
+        if released.contains(region) { complain("region \(region) is touched after it was let go") }
+    }
 
     // MARK: What the engine wishes
 
@@ -93,6 +99,7 @@ struct DestinationModel: ~Copyable, DestinationSink {
     }
 
     mutating func install(_ range: PageRange) {
+        touch(range.region)
         for page in layout.sessionPages(range) {
             if !isRecorded[page] { complain("page \(page) is made visible before it is on record") }
             if bytes[page] != .whole { complain("page \(page) is installed with \(bytes[page]) bytes") }
@@ -101,6 +108,7 @@ struct DestinationModel: ~Copyable, DestinationSink {
     }
 
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {
+        touch(range.region)
         for page in layout.sessionPages(range) {
             if !inSlab[page] { complain("page \(page) is installed from a slab that does not hold it") }
             inSlab[page] = false
@@ -111,6 +119,7 @@ struct DestinationModel: ~Copyable, DestinationSink {
     }
 
     mutating func resolve(_ region: RegionIndex, _ number: PageIndex) {
+        touch(region)
         let page = layout.sessionPage(region, number)
         resolves[page] += 1
         if !isSettled(page) { complain("page \(page) is resolved before its content is decided") }
@@ -124,6 +133,7 @@ struct DestinationModel: ~Copyable, DestinationSink {
     }
 
     mutating func erase(_ range: PageRange) {
+        touch(range.region)
         for page in layout.sessionPages(range) {
             if installs[page] > 0 { complain("page \(page) is erased after it was installed") }
             if resolves[page] > 0 && writers[page] == 0 && bytes[page] == .empty { complain("page \(page) is erased for nothing") }
@@ -183,6 +193,7 @@ struct CheckedDestination: ~Copyable {
         placements[lane] = placement
         headers[lane] = header
         if case .direct(let target) = placement {
+            if model.released.contains(target.region) { model.faults.append("region \(target.region) is received after it was let go") }
             for page in engine.layout.sessionPages(target) {
                 if model.isSettled(page) { model.faults.append("page \(page) is written over though it is settled") }
                 model.bytes[page] = .partial
@@ -233,6 +244,20 @@ struct CheckedDestination: ~Copyable {
         for page in engine.layout.sessionPages(range) where !model.isSettled(page) { model.isRemoved[page] = true }
         engine.removed(range, &model)
         check()
+    }
+
+    /// Lets a region's memory go, unless it is being received there.
+    ///
+    /// - Returns: whether it was let go.
+    mutating func release(_ region: RegionIndex) -> Bool {
+        guard !engine.isReceivingInPlace(into: region) else { return false }
+        model.released.insert(region)
+        for page in engine.layout.sessionPages(engine.layout.wholeRange(region)) {
+            if model.writers[page] > 0 { model.faults.append("page \(page) is let go while a lane writes it") }
+            if model.isWaiting[page] { model.faults.append("page \(page) is let go while a thread waits for it") }
+        }
+        check()
+        return true
     }
 
     mutating func ended(lane: Int) throws(EngineViolation) { try engine.ended(lane: lane) }

@@ -195,6 +195,49 @@ import Userfault
         #expect(grown < 64 << 10, "\(grown) KiB for \(removers * removals) removals")
     }
 
+    /// Pages are freed in the memory's file while they come, also between their arrival and their installation: what they hold is
+    /// nobody's concern any more, and the session goes on.
+    @Test(arguments: [GuestKind.shared, .hugePages]) func holesWithoutEvents(_ kind: GuestKind) throws {
+        let pages = kind == .hugePages ? 64 : Self.pages
+        var reserve: HugePageReserve?
+        if kind == .hugePages {
+            // A freed page has no reservation any more, and may still be held while another takes its place.
+            reserve = HugePageReserve(count: 3 * pages)
+            if reserve == nil { return }
+        }
+        let source = try LocalSource(try makeImage(pages: pages, pageSize: kind.pageSize), name: "holes", startsAtOnce: false)
+        defer { source.stop() }
+        let guest = try Guest(kind, pages: pages)
+        let destination = try LocalDestination(guest, from: source.address)
+        let wrong = Atomic<Int>(0)
+        let isOver = Atomic<Bool>(false)
+        let punchers = (0..<3).map { number in
+            DedicatedThread(name: "puncher\(number)") {
+                var random = SeededRandom(seed: UInt64(number))
+                while !isOver.load(ordering: .acquiring) {
+                    let first = random.next(below: pages - 8)
+                    do { try guest.punch(first..<(first + 1 + random.next(below: 8))) } catch { wrong.add(1, ordering: .relaxed) }
+                }
+            }
+        }
+        let reader = DedicatedThread(name: "reader") {
+            var random = SeededRandom(seed: 6)
+            while !isOver.load(ordering: .acquiring) {
+                if !guest.words.isRightOrFreed(random.next(below: pages)) { wrong.add(1, ordering: .relaxed) }
+            }
+        }
+        source.guestStopped()
+        let reason = try destination.end()
+        isOver.store(true, ordering: .releasing)
+        guest.release()
+        for puncher in punchers { puncher.join() }
+        reader.join()
+        #expect(reason == nil)
+        #expect(wrong.load(ordering: .acquiring) == 0)
+        #expect((0..<pages).allSatisfy { guest.words.isRightOrFreed($0) })
+        withExtendedLifetime(reserve.take()) {}
+    }
+
     private func anonymousKiB() -> Int {
         var text = ""
         if let file = fopen("/proc/self/status", "r") {

@@ -38,19 +38,41 @@ final class LocalSource: Sendable {
         }
     }
 
-    private init(
+    private convenience init(
         layout: RegionLayout, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
         pauseNanoseconds: UInt64, configure: (inout SourceServer.Configuration) -> Void = { _ in }, start: @escaping Start
     ) throws {
         let wanted = link.address(name)
         let listener = try SourceListener(
             link == .unix ? try StreamListener(on: wanted) : nil, on: wanted, transport: link.transport)
-        address = listener.address
+        let address = listener.address
         var configuration = SourceServer.Configuration()
         configuration.mostLanes = mostLanes
         configuration.mostSessions = 8
         configure(&configuration)
-        let server = SourceServer(listener: listener, layout: layout, configuration: configuration)
+        self.init(
+            SourceServer(listener: listener, layout: layout, configuration: configuration), address: address,
+            startsAtOnce: startsAtOnce, pauseNanoseconds: pauseNanoseconds, start: start)
+    }
+
+    /// Listens nowhere.
+    convenience init(
+        _ image: SourceImage, adopting sockets: AdoptedSockets, startsAtOnce: Bool = true, mostLanes: Int = 6, pauseNanoseconds: UInt64 = 0,
+        security: LaneSecurity = .plain
+    ) throws {
+        var configuration = SourceServer.Configuration()
+        configuration.mostLanes = mostLanes
+        configuration.security = security
+        self.init(
+            SourceServer(adopting: sockets, layout: image.layout, configuration: configuration), address: .unix(path: "nowhere"),
+            startsAtOnce: startsAtOnce, pauseNanoseconds: pauseNanoseconds
+        ) { SourceSession($0, memory: image, machineState: nil, configuration: $1, notify: $2) }
+    }
+
+    private init(
+        _ server: SourceServer, address: StreamAddress, startsAtOnce: Bool, pauseNanoseconds: UInt64, start: @escaping Start
+    ) {
+        self.address = address
         let ends = Mailbox<SessionEnd>()
         self.server = server
         self.ends = ends
@@ -71,6 +93,8 @@ final class LocalSource: Sendable {
             }
         }
     }
+
+    func adopt(_ sockets: AdoptedSockets) { server.adopt(sockets) }
 
     private let box: SessionsBox
 
@@ -110,22 +134,48 @@ final class LocalDestination: Sendable {
     let finder: SourceFinder
     private let notices: Mailbox<DestinationNotice>
 
-    init(
+    convenience init(
         _ guest: Guest, from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix, child: Int32? = nil,
         security: LaneSecurity = .plain,
         configure: (inout DestinationSession.Configuration) -> Void = { _ in }
     ) throws {
-        let regions = try DestinationRegions([try guest.handOver(child: child)])
+        try self.init(
+            [try guest.handOver(child: child)], from: address, bulkLanes: bulkLanes, prefault: prefault, link: link, security: security,
+            configure: configure)
+    }
+
+    convenience init(
+        _ handedOver: [DestinationRegion], from address: StreamAddress, bulkLanes: Int = 2, prefault: Bool = false, link: Link = .unix,
+        security: LaneSecurity = .plain,
+        configure: (inout DestinationSession.Configuration) -> Void = { _ in }
+    ) throws {
+        try self.init(handedOver, prefault: prefault, push: link.push, configure: configure) { regions in
+            var configuration = DestinationConnector.Configuration()
+            configuration.bulkLanes = bulkLanes
+            configuration.transport = link.transport
+            configuration.push = link.push
+            configuration.security = security
+            return try DestinationConnector(to: address, configuration: configuration).accept(regions)
+        }
+    }
+
+    convenience init(
+        _ guest: Guest, configure: (inout DestinationSession.Configuration) -> Void, open: (DestinationRegions) throws -> OpenedDestination
+    ) throws {
+        try self.init([try guest.handOver()], configure: configure, open: open)
+    }
+
+    /// - Parameter open: brings the session about.
+    private init(
+        _ handedOver: [DestinationRegion], prefault: Bool = false, push: PushMethod = .read,
+        configure: (inout DestinationSession.Configuration) -> Void, open: (DestinationRegions) throws -> OpenedDestination
+    ) throws {
+        let regions = try DestinationRegions(handedOver)
         if prefault { try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000) }
-        var configuration = DestinationConnector.Configuration()
-        configuration.bulkLanes = bulkLanes
-        configuration.transport = link.transport
-        configuration.push = link.push
-        configuration.security = security
-        let opened = try DestinationConnector(to: address, configuration: configuration).accept(regions)
+        let opened = try open(regions)
         finder = opened.finder
         var sessionConfiguration = DestinationSession.Configuration()
-        sessionConfiguration.push = link.push
+        sessionConfiguration.push = push
         sessionConfiguration.pauseNanoseconds = 0
         configure(&sessionConfiguration)
         let notices = Mailbox<DestinationNotice>()
@@ -148,6 +198,24 @@ final class LocalDestination: Sendable {
         session.end(.cancelled)
         session.join()
         throw NoEnd()
+    }
+
+    /// Takes a region out, and waits until nothing of the session holds it, a minute at most.
+    ///
+    /// - Returns: whether that was told; false at the session's end.
+    func remove(_ region: RegionIndex) -> Bool {
+        session.remove(region)
+        let deadline = MonotonicClock.nowNanoseconds() + 60_000_000_000
+        while let notice = notices.next(deadlineNanoseconds: deadline) {
+            switch notice {
+            case .regionRemoved(region): return true
+            case .ended:
+                notices.post(notice)
+                return false
+            default: continue
+            }
+        }
+        return false
     }
 
     struct NoEnd: Error {}

@@ -60,6 +60,7 @@ final class RawSource: Sendable {
 struct RawDestination {
     let lanes: [RawConnection]
     let layout: RegionLayout
+    let session: SessionIdentity
 
     init(path: String, laneCount: Int = 1) throws {
         let urgent = try RawConnection(path: path)
@@ -68,6 +69,7 @@ struct RawDestination {
         let first = try #require(urgent.readFrame(), "the source answers")
         try #require(first.header.kind == .hello, "the source refused: \(String(decoding: first.payload, as: UTF8.self))")
         let answer = try Hello(decoding: first.payload)
+        session = answer.session
         layout = try RegionTable.decode(try #require(urgent.readFrame()).payload)
         urgent.write(FrameHeader(.accept))
         var lanes = [urgent]

@@ -103,6 +103,19 @@ struct Words: @unchecked Sendable {
         }
     }
 
+    /// Whether each word of a page is as it was or zero: freed at any moment, also while it came.
+    func isRightOrFreed(_ page: Int) -> Bool {
+        if isRight(page) || isRight(page, .zero) { return true }
+        return (0..<(pageBytes / 4096)).allSatisfy { piece in
+            let seen = words(page, piece)
+            let wanted = expected(page, piece, .content).assumingMemoryBound(to: UInt64.self)
+            return (0..<512).allSatisfy { index in
+                let word = seen[index]
+                return word == wanted[index] || word == 0
+            }
+        }
+    }
+
     private func expected(_ page: Int, _ piece: Int, _ expectation: Expectation) -> UnsafeRawPointer {
         switch expectation {
         case .content: Content.isZero(page) ? Content.zeros : Content.bytes(page * (pageBytes / 4096) + piece)
@@ -122,6 +135,19 @@ enum GuestKind: String, CaseIterable, Sendable {
 
 /// A source's memory: a memfd with the pattern.
 func makeImage(pages: Int, pageSize: PageSize = .fourKiB) throws -> SourceImage {
+    let image = try SourceImage([makeRegion("memory", pages: pages, pageSize: pageSize)])
+    try image.findHoles()
+    return image
+}
+
+/// A source's memory in several regions, each with the pattern.
+func makeImage(regions: Int, pages: Int) throws -> SourceImage {
+    let image = try SourceImage((0..<regions).map { try makeRegion("memory\($0)", pages: pages, pageSize: .fourKiB) })
+    try image.findHoles()
+    return image
+}
+
+private func makeRegion(_ name: String, pages: Int, pageSize: PageSize) throws -> SourceRegionDescriptor {
     let file = try MemoryFile.create(name: "session-test", lengthBytes: pages * pageSize.bytes, pageSize: pageSize)
     let mapping = try MappedMemory(of: file, lengthBytes: pages * pageSize.bytes, access: .readWrite)
     let words = Words(mapping.address, pageSize)
@@ -129,12 +155,8 @@ func makeImage(pages: Int, pageSize: PageSize = .fourKiB) throws -> SourceImage 
         words.write(page)
     }
     withExtendedLifetime(mapping) {}
-    let image = try SourceImage([
-        SourceRegionDescriptor(
-            name: "memory", descriptor: fcntl(file.rawValue, F_DUPFD_CLOEXEC, 3), fileOffset: 0, lengthBytes: pages * pageSize.bytes)
-    ])
-    try image.findHoles()
-    return image
+    return SourceRegionDescriptor(
+        name: name, descriptor: fcntl(file.rawValue, F_DUPFD_CLOEXEC, 3), fileOffset: 0, lengthBytes: pages * pageSize.bytes)
 }
 
 /// Memory as a VMM has it: mapped, registered, its userfaultfd kept open here as well.
@@ -201,6 +223,12 @@ final class Guest: @unchecked Sendable {
     func remove(_ range: Range<Int>) -> Bool {
         let seam = firstPieceBytes / words.pageBytes
         return [range.clamped(to: 0..<seam), range.clamped(to: seam..<max(pages, seam))].allSatisfy { $0.isEmpty || removePiece($0) }
+    }
+
+    /// Frees pages of the memory's file, of which no event tells: what QEMU's balloon does before it gives 4 KiB pages up, and all
+    /// that it does with huge ones.
+    func punch(_ range: Range<Int>) throws {
+        try file?.punchHole(range.lowerBound * words.pageBytes..<range.upperBound * words.pageBytes)
     }
 
     private func removePiece(_ range: Range<Int>) -> Bool {

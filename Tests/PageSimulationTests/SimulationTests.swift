@@ -21,6 +21,7 @@ import Testing
     /// The scenarios reach what they are there for: a simulator in which nothing happens proves nothing.
     @Test func scenariosReachEveryPath() throws {
         var demand = 0, window = 0, push = 0, zero = 0, removed = 0, dropped = 0, lost = 0
+        var silences = 0, secondLinks = 0, lostAttempts = 0
         for seed in UInt64(0)..<120 {
             let outcome = try Simulation.run(seed: seed)
             demand += outcome.destination.demand
@@ -30,9 +31,12 @@ import Testing
             removed += outcome.destination.removed
             dropped += outcome.destination.dropped
             lost += outcome.isLaneLost ? 1 : 0
+            silences += outcome.silences
+            secondLinks += outcome.secondLinks
+            lostAttempts += outcome.lostAttempts
             if !outcome.isLaneLost { #expect(outcome.longestFaultNanoseconds <= outcome.faultBoundNanoseconds) }
         }
-        for count in [demand, window, push, zero, removed, dropped, lost] { #expect(count > 0) }
+        for count in [demand, window, push, zero, removed, dropped, lost, silences, secondLinks, lostAttempts] { #expect(count > 0) }
     }
 
     /// Each deliberate fault is caught, or the checkers do not look.

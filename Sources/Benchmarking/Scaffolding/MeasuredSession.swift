@@ -63,7 +63,7 @@ final class MeasuredSession: Sendable {
             case .ended(let reason):
                 session.join()
                 throw BenchmarkError(reason?.description ?? "the session completed before its source served")
-            case .committed, .allResident, .paused, .restored: continue
+            case .committed, .allResident, .regionRemoved, .paused, .restored: continue
             }
         }
     }

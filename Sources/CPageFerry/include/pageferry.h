@@ -7,13 +7,24 @@
  * int32_t or int64_t return a negative `pageferry_error` when they fail, and pageferry_error_text() says why in one line.
  *
  * Threads: any function may be called from any thread, at any time. Each session has threads of its own; nothing of the caller's
- * is ever called. pageferry_next_event() and pageferry_close() wait; the two open functions wait for the network; the others do
- * not. A process that forks must not use the library in the child, and no function is safe in a signal handler.
+ * is ever called. pageferry_next_event() and pageferry_close() wait; pageferry_destination_open() waits for the network; the others
+ * do not, but for the names that they look up. A process that forks must not use the library in the child, and no function is safe in a signal handler.
  *
  * A thread that touches a missing page waits until a session's thread has filled it. So whoever calls the library must not hold,
  * while it touches such memory, what its own other threads need to call the library.
  *
- * Structures begin with their size in bytes (`sizeof`), set by the caller: later versions only add fields at the end.
+ * Structures begin with their size in bytes (`sizeof`), set by the caller: later versions only add fields at the end, and take the
+ * sizes of earlier ones as if the new fields were 0.
+ *
+ * Adopted sockets: a program that has connections to its peer already, such as a migration's once its machine state is across, has a
+ * session carried by them in place of `listen` and `connect`. One connected stream socket a lane, of any kind: the urgent lane's
+ * first, those of bulk lanes behind it, 16 at most; a single one carries everything, but demanded pages then wait behind pushed ones
+ * on their way. The other side adopts their other ends, all of them. The next byte to be read from each must be the session's first:
+ * what was said before has been read. A function that takes them and succeeds owns them: they are closed by the library, and the
+ * caller forgets their numbers. When it fails they stay the caller's, to be closed, for a session may have begun on them in vain.
+ * O_NONBLOCK and time-outs are switched off on them. A link that is lost pauses both sides as any other does, for
+ * `give_up_after_seconds`: the destination looks for its source at `connect` where that was given too, and goes on over new sockets
+ * when it gets some from pageferry_destination_adopt(), whose other ends pageferry_source_adopt() gets.
  */
 #ifndef PAGEFERRY_H
 #define PAGEFERRY_H
@@ -26,7 +37,7 @@ extern "C" {
 #endif
 
 #define PAGEFERRY_VERSION_MAJOR 0
-#define PAGEFERRY_VERSION_MINOR 1
+#define PAGEFERRY_VERSION_MINOR 2
 #define PAGEFERRY_VERSION_PATCH 0
 
 /* What went wrong, negative. */
@@ -45,13 +56,21 @@ enum pageferry_error {
     PAGEFERRY_ERROR_SYSTEM = -12      /* the kernel refused something else; the text has its error */
 };
 
+/* How pages travel. Both sides say the same, or one of them AUTO. RDMA carries no encryption: beyond loopback it needs `insecure`. */
+enum pageferry_transport {
+    PAGEFERRY_TRANSPORT_STREAM = 0,   /* TCP or unix sockets */
+    PAGEFERRY_TRANSPORT_RDMA = 1,     /* demanded pages by one-sided reads; needs an address of an RDMA device, and pins the memory */
+    PAGEFERRY_TRANSPORT_AUTO = 2      /* a source offers both; a destination tries RDMA first */
+};
+
 /* How lanes between hosts are protected: all NULL and 0 is plain, allowed on loopback and unix sockets alone. */
 struct pageferry_security {
     const char *pre_shared_key_path;  /* a file that only its owner may read; or the three below */
     const char *certificate_path;     /* PEM, with the chain */
     const char *key_path;             /* PEM */
     const char *authority_path;       /* PEM */
-    const char *peer_name;            /* the name the peer's certificate must carry; NULL: the host connected to */
+    const char *peer_name;            /* the name the peer's certificate must carry; NULL: the host connected to,
+                                         any at a source; needed for adopted sockets without one */
     int32_t insecure;                 /* 1: let memory cross a network in the clear */
     int32_t reserved;                 /* 0 */
 };
@@ -69,10 +88,14 @@ struct pageferry_source_options {
     uint32_t size;                    /* sizeof (struct pageferry_source_options) */
     uint32_t region_count;
     const struct pageferry_source_region *regions;
-    const char *listen;               /* "HOST:PORT" (port 0: any), "[IPV6]:PORT" or "unix:PATH" */
+    const char *listen;               /* "HOST:PORT" (port 0: any), "[IPV6]:PORT" or "unix:PATH"; NULL: adopted sockets alone */
     const struct pageferry_security *security; /* NULL: plain */
     uint32_t most_sessions;           /* at once; 0: 64 */
     uint32_t give_up_after_seconds;   /* a session whose link is lost; 0: 600 */
+    /* since 0.2 */
+    const int32_t *adopted_descriptors; /* of one destination, beside those that `listen` brings; NULL: none */
+    uint32_t adopted_count;
+    int32_t transport;                /* enum pageferry_transport, of `listen`; 0: streams */
 };
 
 /* A region that a destination fills, in the order of the source's regions. */
@@ -91,12 +114,16 @@ struct pageferry_destination_options {
     uint32_t size;                    /* sizeof (struct pageferry_destination_options) */
     uint32_t region_count;
     const struct pageferry_destination_region *regions;
-    const char *connect;              /* the source's address, as above */
+    const char *connect;              /* the source's address, as above; NULL: adopted sockets alone */
     const struct pageferry_security *security; /* NULL: plain */
     uint32_t bulk_lanes;              /* connections for the push beside the urgent one, at most 15 */
     uint32_t window_bytes;            /* fetched around a demanded page, 4096 to 2097152; 0: 65536 */
     int32_t no_push;                  /* 1: only what is demanded, and its windows */
     int32_t give_up_after_seconds;    /* look for a lost source so long; -1: for ever; 0: not at all */
+    /* since 0.2 */
+    const int32_t *adopted_descriptors; /* carry the session; `connect` is where to look once they are lost; NULL: none */
+    uint32_t adopted_count;           /* lanes; `bulk_lanes` is for `connect` */
+    int32_t transport;                /* enum pageferry_transport, of `connect`; 0: streams */
 };
 
 enum pageferry_event_kind {
@@ -129,7 +156,7 @@ struct pageferry_statistics {
     uint64_t fault_p50_nanoseconds, fault_p99_nanoseconds, fault_max_nanoseconds;
 };
 
-/* "0.1.0", of the library that was loaded. */
+/* "0.2.0", of the library that was loaded. */
 const char *pageferry_version(void);
 
 /* Why the last call of this thread failed: one line, terminated, cut to `size` bytes. Returns the bytes it needs, the terminator
@@ -139,8 +166,13 @@ size_t pageferry_error_text(char *buffer, size_t size);
 /* Serves memory until it is closed, to any number of destinations. Returns a handle, or an error. */
 int64_t pageferry_source_open(const struct pageferry_source_options *options);
 
-/* Where it listens, with the port in force: terminated, cut to `size` bytes. Returns the bytes it needs, or an error. */
+/* Where it listens, with the port in force, or an empty text when nowhere: terminated, cut to `size` bytes. Returns the bytes it
+ * needs, or an error. */
 int32_t pageferry_source_address(int64_t source, char *buffer, size_t size);
+
+/* Serves who comes over these sockets too, adopted as above: one more destination, or one that had lost its link. Returns at once;
+ * BEGUN, RESTORED or REFUSED follows when their other side speaks. Since 0.2. */
+int32_t pageferry_source_adopt(int64_t source, const int32_t *descriptors, uint32_t count);
 
 /* Connects to a source and fills memory from it, from then on. The memory must be registered, and nobody may have touched it.
  * Returns a handle, or an error: then nothing of the memory was changed. */
@@ -148,6 +180,10 @@ int64_t pageferry_destination_open(const struct pageferry_destination_options *o
 
 /* Looks for the source at another address, from the next time the link is lost; at once when it is lost now. */
 int32_t pageferry_destination_recover(int64_t destination, const char *connect);
+
+/* Goes on over these sockets, adopted as above, when the link is lost; leaves a link that works for them. When they do not lead to
+ * the source, it is looked for at the address that is known, if any. Refused where `give_up_after_seconds` is 0. Since 0.2. */
+int32_t pageferry_destination_adopt(int64_t destination, const int32_t *descriptors, uint32_t count);
 
 /* A descriptor that is readable while events wait; it stays the library's. */
 int32_t pageferry_event_descriptor(int64_t handle);

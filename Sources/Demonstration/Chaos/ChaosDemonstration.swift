@@ -92,12 +92,12 @@ public struct ChaosDemonstration {
         let start = MonotonicClock.nowNanoseconds()
         let qmp = "\(directory.path)/qmp"
         let source = try GuestMachine(
-            image, memory: .file(sourceMemory.path), consolePath: "\(directory.path)/source.console",
+            image, shape: .file(sourceMemory.path), consolePath: "\(directory.path)/source.console",
             extra: ["-qmp", "unix:\(qmp),server=on,wait=off"])
         let sourceProcess = try source.start()
         try source.waitForTicks(schedule.ticksBefore)
         let destination = try GuestMachine(
-            image, memory: .file(destinationMemory.path), consolePath: "\(directory.path)/destination.console",
+            image, shape: .file(destinationMemory.path), consolePath: "\(directory.path)/destination.console",
             extra: ["-pidfile", "\(directory.path)/destination.pid"])
         let end = DestinationEnd(pidFile: "\(directory.path)/destination.pid")
         let relay = try CuttingRelay(

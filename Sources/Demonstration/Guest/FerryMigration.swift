@@ -22,6 +22,9 @@ public struct FerryMigration {
         var lastPageNanoseconds: UInt64?
     }
 
+    /// From before QEMU is told to migrate to the guest's stop it takes less.
+    private static let switchLeadNanoseconds: UInt64 = 20_000_000
+
     public var image: GuestImage
     /// The pageferry program.
     public var executablePath: String
@@ -47,7 +50,7 @@ public struct FerryMigration {
         defer { withExtendedLifetime(destinationMemory) {} }
         let qmp = "\(directory.path)/qmp"
         let source = try GuestMachine(
-            image, memory: .file(sourceMemory.path), consolePath: "\(directory.path)/source.console",
+            image, shape: .file(sourceMemory.path), consolePath: "\(directory.path)/source.console",
             extra: ["-qmp", "unix:\(qmp),server=on,wait=off"])
         progress("booting the guest")
         let sourceProcess = try source.start()
@@ -55,10 +58,16 @@ public struct FerryMigration {
 
         progress("moving it")
         let destination = try GuestMachine(
-            image, memory: .file(destinationMemory.path), consolePath: "\(directory.path)/destination.console",
+            image, shape: .file(destinationMemory.path), consolePath: "\(directory.path)/destination.console",
             extra: ["-pidfile", "\(directory.path)/destination.pid"])
         let end = DestinationEnd(pidFile: "\(directory.path)/destination.pid")
-        let report = try migrate(destination, qmp: qmp, directory.path)
+        let machines = [
+            MachineProcessorTime(vcpus: source.processors) { sourceProcess.processIdentifier },
+            MachineProcessorTime(vcpus: source.processors) { end.process },
+        ]
+        defer { for machine in machines { machine.stop() } }
+        let (report, daemonsNanoseconds) = try migrate(destination, qmp: qmp, directory.path)
+        for machine in machines { machine.stop() }
 
         progress("ending the source, letting the guest go on")
         sourceProcess.end()
@@ -68,10 +77,21 @@ public struct FerryMigration {
         source.port.stop()
         destination.port.stop()
         let account = GuestAccount(source: source.log(), destination: destination.log(continuing: source.port.unfinished))
-        return summary(report, account)
+        var summary = summary(report, account)
+        if let stopped = report.guestStoppedNanoseconds, let last = report.lastPageNanoseconds {
+            var used = MigrationProcessorTime(daemonsSeconds: Double(daemonsNanoseconds) / 1e9, machinesSeconds: 0)
+            for machine in machines {
+                used.machinesSeconds += try machine.seconds(fromNanoseconds: stopped - Self.switchLeadNanoseconds, toNanoseconds: last)
+            }
+            summary.processorTime = used
+        }
+        return summary
     }
 
-    private func migrate(_ destination: GuestMachine, qmp: String, _ directory: String) throws(DemonstrationError) -> SideReport {
+    /// - Returns: what the destination wrote, and the processor time of both daemons.
+    private func migrate(
+        _ destination: GuestMachine, qmp: String, _ directory: String
+    ) throws(DemonstrationError) -> (SideReport, nanoseconds: UInt64) {
         let messages = try LineChannel()
         let sourceSide = try ChildProcess(
             link.sourcePrefix + [executablePath, "source", "--qmp", qmp, "--listen", "\(link.sourceAddress):0", "--insecure"],
@@ -96,7 +116,8 @@ public struct FerryMigration {
             throw DemonstrationError("pageferry source failed: \(messages.all.map(\.text).joined(separator: "; "))")
         }
         do {
-            return try JSONDecoder().decode(SideReport.self, from: Data(contentsOf: URL(filePath: jsonPath)))
+            let report = try JSONDecoder().decode(SideReport.self, from: Data(contentsOf: URL(filePath: jsonPath)))
+            return (report, sourceSide.processorNanoseconds + destinationSide.processorNanoseconds)
         } catch {
             throw DemonstrationError("pageferry destination wrote no report: \(error)")
         }
@@ -126,17 +147,23 @@ public struct FerryMigration {
 }
 
 /// Ends the destination's QEMU, which is no child of this process, by the id it wrote down; also when a demonstration fails.
-final class DestinationEnd {
+final class DestinationEnd: Sendable {
     private let pidFile: String
 
     init(pidFile: String) { self.pidFile = pidFile }
 
     deinit { end() }
 
-    func end() {
+    /// The process's id, once it has written that down.
+    var process: pid_t? {
         guard let text = try? String(contentsOfFile: pidFile, encoding: .utf8),
             let process = pid_t(text.trimmingCharacters(in: .whitespacesAndNewlines)), process > 1
-        else { return }
+        else { return nil }
+        return process
+    }
+
+    func end() {
+        guard let process else { return }
         // QEMU removes the file at its own end; one that is left names a process that still runs.
         kill(process, SIGKILL)
         try? FileManager.default.removeItem(atPath: pidFile)

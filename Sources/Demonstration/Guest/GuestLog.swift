@@ -39,7 +39,7 @@ public struct GuestLog: Sendable {
             }
         case "BAD": badLines.append(text)
         case "DONE": verdict = Self.parse(words.dropFirst())
-        case "READY", nil: break
+        case "READY", "WAITING", nil: break
         default: badLines.append(text)
         }
     }

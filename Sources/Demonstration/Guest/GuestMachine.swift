@@ -5,38 +5,31 @@ import PageCore
 final class GuestMachine {
     /// The number under which QEMU inherits the workload's serial port.
     private static let portDescriptor: Int32 = 96
-    static let memoryMiB = 512
-
-    /// How the guest's RAM is made.
-    enum Memory {
-        /// What QEMU does by default.
-        case anonymous
-        /// A file on tmpfs, shared.
-        case file(String)
-    }
 
     let port: LineChannel
     let arguments: [String]
+    let processors: Int
 
     /// - Parameter consolePath: where the kernel's console goes.
-    init(_ image: GuestImage, memory: Memory, consolePath: String, extra: [String]) throws(DemonstrationError) {
+    init(_ image: GuestImage, shape: GuestShape, consolePath: String, extra: [String]) throws(DemonstrationError) {
         port = try LineChannel()
-        var machine = "q35,accel=tcg"
-        var backend: [String] = []
-        if case .file(let path) = memory {
-            machine += ",memory-backend=ram"
-            backend = ["-object", "memory-backend-file,id=ram,size=\(Self.memoryMiB)M,mem-path=\(path),share=on"]
-        }
+        processors = shape.processors
+        let machine = (["q35", "accel=tcg"] + shape.machineOptions).joined(separator: ",")
+        let kernelArguments =
+            ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "tsc=reliable", "no_timer_check"] + shape.kernelArguments
         // These processor flags save emulation the work that means nothing to this guest.
         arguments =
-            ["qemu-system-x86_64", "-machine", machine, "-cpu", "max,-la57", "-smp", "2", "-m", "\(Self.memoryMiB)"] + backend + [
+            [
+                shape.program, "-name", "guest,debug-threads=on", "-machine", machine, "-cpu", "max,-la57", "-smp", "\(shape.processors)",
+                "-m", shape.memory,
+            ] + shape.arguments + [
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-serial", "file:\(consolePath)",
                 "-chardev", "socket,id=port,fd=\(Self.portDescriptor)", "-serial", "chardev:port",
                 "-drive", "file=\(image.disk),if=none,id=disk,format=raw,readonly=on,file.locking=off",
                 "-device", "virtio-blk-pci,drive=disk",
                 "-kernel", image.kernel, "-initrd", image.initramfs,
-                "-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check",
+                "-append", kernelArguments.joined(separator: " "),
             ] + extra
     }
 

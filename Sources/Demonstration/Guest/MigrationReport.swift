@@ -18,6 +18,10 @@ public struct MigrationReport: Sendable, Codable {
     public var windowPages: Int?
     public var pushPages: Int?
     public var zeroPages: Int?
+    public var processorTime: MigrationProcessorTime?
+
+    /// Seconds for each GiB of page content on the wire.
+    public var processorSecondsAGiB: Double? { processorTime?.secondsAGiB(contentBytes: bytes ?? 0) }
 
     public var isRight: Bool { guest.faults.isEmpty }
 }
@@ -59,6 +63,7 @@ public struct ComparisonReport: Sendable, Codable {
         add("pages in windows") { Self.format($0.windowPages) }
         add("pages pushed") { Self.format($0.pushPages) }
         add("pages zero") { Self.format($0.zeroPages) }
+        add("processor time, s/GiB") { $0.processorSecondsAGiB.map { Self.hundredths($0) } ?? "-" }
         add("guest") { $0.isRight ? "correct" : "WRONG" }
         let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in
@@ -72,6 +77,11 @@ public struct ComparisonReport: Sendable, Codable {
     private static func format(_ value: Double) -> String {
         let tenths = Int((value * 10).rounded())
         return value >= 1000 ? "\(Int(value.rounded()))" : "\(tenths / 10).\(abs(tenths % 10))"
+    }
+
+    private static func hundredths(_ value: Double) -> String {
+        let all = Int((value * 100).rounded())
+        return "\(all / 100).\(all % 100 < 10 ? "0" : "")\(all % 100)"
     }
 
     private static func format(_ value: Int?) -> String { value.map { "\($0)" } ?? "-" }

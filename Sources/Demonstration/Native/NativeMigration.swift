@@ -25,25 +25,30 @@ public struct NativeMigration {
         // Its sockets are in use until the end, whatever of it is named last.
         defer { withExtendedLifetime(directory) {} }
         let source = try GuestMachine(
-            image, memory: .anonymous, consolePath: "\(directory.path)/source.console",
+            image, shape: .anonymous, consolePath: "\(directory.path)/source.console",
             extra: ["-qmp", "unix:\(directory.path)/source.qmp,server=on,wait=off"])
         progress("booting the guest")
         let sourceProcess = try source.start(prefix: link.sourcePrefix)
         try source.waitForTicks(schedule.ticksBefore)
         let destination = try GuestMachine(
-            image, memory: .anonymous, consolePath: "\(directory.path)/destination.console",
+            image, shape: .anonymous, consolePath: "\(directory.path)/destination.console",
             extra: ["-qmp", "unix:\(directory.path)/destination.qmp,server=on,wait=off", "-incoming", "defer"])
         let latencies = "\(directory.path)/latencies"
         let destinationProcess = try destination.start(environment: [
             "LD_PRELOAD": probePath, "PAGEFERRY_PROBE_OUTPUT": latencies,
         ], prefix: link.destinationPrefix)
         progress("moving it with QEMU's own post-copy")
+        let machines = [sourceProcess, destinationProcess].map { process in
+            MachineProcessorTime(vcpus: source.processors) { process.processIdentifier }
+        }
+        defer { for machine in machines { machine.stop() } }
         let outcome: Outcome
         do throws(QemuError) {
             outcome = try migrate(directory.path)
         } catch {
             throw DemonstrationError("QEMU's own migration: \(error.description)")
         }
+        for machine in machines { machine.stop() }
         progress("ending the source, letting the guest go on")
         sourceProcess.end()
         try schedule.finish(destination)
@@ -53,10 +58,19 @@ public struct NativeMigration {
         source.port.stop()
         destination.port.stop()
         let account = GuestAccount(source: source.log(), destination: destination.log(continuing: source.port.unfinished))
-        return try report(outcome, account, latenciesPath: latencies)
+        var report = try report(outcome, account, latenciesPath: latencies)
+        var used = MigrationProcessorTime(daemonsSeconds: 0, machinesSeconds: 0)
+        for machine in machines {
+            used.machinesSeconds += try machine.seconds(
+                fromNanoseconds: outcome.startNanoseconds, toNanoseconds: outcome.lastPageNanoseconds)
+        }
+        report.processorTime = used
+        return report
     }
 
     private struct Outcome {
+        /// Just before the source is told to migrate.
+        var startNanoseconds: UInt64
         var stopNanoseconds: UInt64
         var resumeNanoseconds: UInt64?
         var lastPageNanoseconds: UInt64
@@ -75,6 +89,7 @@ public struct NativeMigration {
         }
         try destination.execute("migrate-incoming", ["uri": .string("tcp:\(link.destinationAddress):0")])
         let port = try listeningPort(destination)
+        let start = MonotonicClock.nowNanoseconds()
         try source.execute("migrate", ["uri": .string("tcp:\(link.destinationAddress):\(port)")])
         try startPostcopy(source)
         let deadline = MonotonicClock.nowNanoseconds() + 120_000_000_000
@@ -95,7 +110,7 @@ public struct NativeMigration {
             guard status == "completed" else { continue }
             let ram = try source.execute("query-migrate")["ram"]
             return Outcome(
-                stopNanoseconds: stop.arrivedNanoseconds, resumeNanoseconds: resumed, lastPageNanoseconds: event.arrivedNanoseconds,
+                startNanoseconds: start, stopNanoseconds: stop.arrivedNanoseconds, resumeNanoseconds: resumed, lastPageNanoseconds: event.arrivedNanoseconds,
                 normalPages: ram?["normal"]?.integer, zeroPages: ram?["duplicate"]?.integer)
         }
     }

@@ -3,8 +3,8 @@ import Foundation
 import Glibc
 import PageCore
 
-/// A QEMU that a daemon before this one has started, and that lives on: known by its process and, where the guest does not run
-/// yet, by its spare monitor.
+/// A QEMU that somebody else has started, or a daemon before this one: known by its process and, where the guest does not run yet, by
+/// a monitor.
 public final class AdoptedQemu {
     public let process: pid_t
     /// Readable once the process has ended.
@@ -20,6 +20,14 @@ public final class AdoptedQemu {
             close(descriptor)
             return nil
         }
+        self.process = process
+        processDescriptor = descriptor
+    }
+
+    /// A process that is known to run: it is connected to us, say.
+    public init(process: pid_t) throws(QemuError) {
+        let descriptor = pageferry_pidfd_open(process)
+        guard descriptor >= 0 else { throw .systemCall("pidfd_open", code: -descriptor) }
         self.process = process
         processDescriptor = descriptor
     }
@@ -54,11 +62,14 @@ public final class AdoptedQemu {
 
     /// Ends it. Only before the switch is committed.
     public func kill() {
-        Glibc.kill(process, SIGTERM)
-        if !waitForEnd(timeoutMilliseconds: 1_000) { Glibc.kill(process, SIGKILL) }
+        signal(SIGTERM)
+        if !waitForEnd(timeoutMilliseconds: 1_000) { signal(SIGKILL) }
         _ = waitForEnd(timeoutMilliseconds: 10_000)
     }
 
     /// Asks it to end as its own terminal's Ctrl-C would.
-    public func terminate() { Glibc.kill(process, SIGTERM) }
+    public func terminate() { signal(SIGTERM) }
+
+    /// By its descriptor: its number may be another's once it has ended.
+    func signal(_ number: Int32) { _ = pageferry_pidfd_signal(processDescriptor, number) }
 }

@@ -7,11 +7,13 @@ public struct QemuCommandLine: Sendable, Hashable {
     /// What the preload library is to look for, one entry a backend: a path, or "memfd:NAME".
     public let memoryPatterns: [String]
 
-    /// Numbers of hand-overs in the order in which both hosts list their regions: that of the backends' ids, which a
-    /// migration needs to be the same on both.
-    public var regionOrder: [Int] { backendNames.indices.sorted { backendNames[$0] < backendNames[$1] } }
+    /// Whether a QEMU of these arguments waits for a migration.
+    public static func isIncoming(_ arguments: [String]) -> Bool {
+        arguments.dropFirst().contains { $0 == "-incoming" || $0 == "--incoming" }
+    }
 
-    public init(_ arguments: [String]) throws(QemuError) {
+    /// - Parameter isLaunched: somebody else has written the whole of it, and -incoming is theirs.
+    public init(_ arguments: [String], isLaunched: Bool = false) throws(QemuError) {
         guard let program = arguments.first, !program.isEmpty else { throw .unusableCommand("it is empty") }
         self.arguments = arguments
         var backends: [(name: String, pattern: String)] = []
@@ -19,7 +21,7 @@ public struct QemuCommandLine: Sendable, Hashable {
             let value = index + 1 < arguments.count ? arguments[index + 1] : nil
             // QEMU takes one dash or two.
             switch argument.hasPrefix("--") ? String(argument.dropFirst()) : argument {
-            case "-incoming":
+            case "-incoming" where !isLaunched:
                 throw .unusableCommand("it has -incoming, which pageferry adds itself; leave it out")
             case "-daemonize":
                 throw .unusableCommand("it has -daemonize, which hides QEMU from pageferry; leave it out and use --detach")

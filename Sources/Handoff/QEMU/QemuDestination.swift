@@ -2,7 +2,7 @@ import CShims
 import Glibc
 import PageCore
 
-/// A QEMU started here to take a guest over. Its memory arrives through the preload library's hand-off; its machine state
+/// A QEMU that takes a guest over, started by us or by somebody else. Its memory arrives through the preload library's hand-off; its machine state
 /// through a socket of ours. For one thread at a time.
 ///
 /// What QEMU 7.2 does (each is a test in Tests/HandoffTests/QemuMigrationTests.swift and QemuFailureTests.swift): with -S
@@ -11,12 +11,14 @@ import PageCore
 /// or makes no sense ends the process with status 1. Its main thread may wait for a page at any time, and its monitor is
 /// silent meanwhile.
 public final class QemuDestination {
-    public var process: pid_t { child.process }
+    public var process: pid_t { host.process }
     /// Readable once the process has ended.
-    public var processDescriptor: Int32 { child.descriptor }
+    public var processDescriptor: Int32 { host.descriptor }
 
-    private let child: QemuProcess
+    private let host: QemuHost
     private var monitor: OwnedDescriptor?
+    /// Of a QEMU that somebody else has started.
+    private var monitorPath: String?
     private var client: QMPClient?
     private var isLoaded = false
 
@@ -29,36 +31,42 @@ public final class QemuDestination {
     ///   - preloadLibrary: the path of libpageferry-preload.so; nil without it, for memory that is there already.
     ///   - handoffPath: the socket on which its memory is awaited.
     ///   - spareMonitorPath: where it is to listen for the monitor of a daemon that takes over; nil for nowhere.
+    ///   - userfaultDevice: an open /dev/userfaultfd, inherited by a QEMU that may not open a userfaultfd itself; nil for none.
     ///   - ownSession: apart from our terminal's signals, which are ours to handle.
     ///   - keepsErrorOutput: also keep what it writes to its standard error, for errors. It passes through this process
     ///     then: not for a QEMU that is to outlive it.
     public init(
         _ command: QemuCommandLine, preloadLibrary: String?, handoffPath: String, spareMonitorPath: String? = nil,
-        ownSession: Bool = true, keepsErrorOutput: Bool = true
+        userfaultDevice: Int32? = nil, ownSession: Bool = true, keepsErrorOutput: Bool = true
     ) throws(QemuError) {
         var environment = Environment.current
         if let preloadLibrary {
-            // Both are separators to the dynamic linker, which would go on without the library, on memory of zeros.
-            // SAFETY: local values, read or filled during the call.
-            guard !preloadLibrary.contains(where: { $0 == ":" || $0 == " " }), unsafe access(preloadLibrary, R_OK) == 0 else {
-                throw .unusablePreload(path: preloadLibrary)
-            }
-            environment["LD_PRELOAD"] = [preloadLibrary, environment["LD_PRELOAD"]].compactMap { $0 }.joined(separator: ":")
-            environment["PAGEFERRY_HANDOFF"] = handoffPath
-            environment["PAGEFERRY_RAM"] = command.memoryPatterns.joined(separator: ":")
-            environment["PAGEFERRY_RAM_COUNT"] = "\(command.memoryPatterns.count)"
+            let added = try command.preloadEnvironment(
+                preloadLibrary: preloadLibrary, handoffPath: handoffPath, userfaultDevice: userfaultDevice)
+            environment.merge(added) { $1 }
         }
         let pair = try SocketPair()
-        child = try QemuProcess(
-            command.incoming(monitor: pair.theirs.rawValue, spareMonitorPath: spareMonitorPath), environment: environment, inheriting: pair.theirs.rawValue,
-            ownSession: ownSession, keepsErrorOutput: keepsErrorOutput)
+        host = .child(
+            try QemuProcess(
+                command.incoming(monitor: pair.theirs.rawValue, spareMonitorPath: spareMonitorPath), environment: environment,
+                inheriting: [pair.theirs.rawValue] + (userfaultDevice.map { [$0] } ?? []), ownSession: ownSession,
+                keepsErrorOutput: keepsErrorOutput))
         monitor = OwnedDescriptor(adopting: pair.releaseOurs())
+    }
+
+    /// A QEMU that somebody else has started with -incoming defer.
+    ///
+    /// - Parameter monitorPath: its QMP socket, which nobody else uses.
+    public init(adopting qemu: AdoptedQemu, monitorPath: String) {
+        host = .foreign(qemu)
+        self.monitorPath = monitorPath
     }
 
     // MARK: The migration
 
     /// Connects to the new QEMU. When this returns its memory has been handed over.
     public func connect(timeoutNanoseconds: UInt64) throws(QemuError) {
+        if let path = monitorPath.take() { return try connect(to: path, timeoutNanoseconds) }
         guard let monitor = monitor.take() else { throw .connectionLost }
         do throws(QemuError) {
             client = try QMPClient(
@@ -66,6 +74,45 @@ public final class QemuDestination {
         } catch {
             throw ifEnded(error)
         }
+    }
+
+    private func connect(to path: String, _ timeoutNanoseconds: UInt64) throws(QemuError) {
+        do throws(QemuError) {
+            let client = try QMPClient(connectingTo: path, timeoutNanoseconds: timeoutNanoseconds)
+            let status = try client.execute("query-status")["status"]?.string ?? "unknown"
+            guard status == "inmigrate" else { throw QemuError.notIncoming(status: status) }
+            // Started without -S it would run by itself once it is loaded; this makes it wait for the commit.
+            try client.execute("stop")
+            self.client = client
+        } catch {
+            throw ifEnded(error)
+        }
+    }
+
+    /// The ids of its memory backends, one for each of the regions handed over: the backend that QEMU has mapped there.
+    ///
+    /// - Parameter regions: where QEMU has mapped each, and its length in bytes, which may be rounded up to whole pages.
+    public func backendNames(of regions: [(address: UInt, lengthBytes: Int)]) throws(QemuError) -> [String] {
+        let backends = try connected().memoryBackends()
+        guard backends.count == regions.count else {
+            throw .memoryOfNoBackend("it has \(backends.count) backends, and handed over \(regions.count) regions")
+        }
+        var names: [String] = []
+        for region in regions {
+            let candidates = backends.filter { backend in
+                guard let address = backend.hostAddress else {
+                    return region.lengthBytes >= backend.sizeBytes && region.lengthBytes - backend.sizeBytes < 2 << 20
+                }
+                return address == region.address
+            }
+            // What is known to lie here counts before what might.
+            let known = candidates.filter { $0.hostAddress != nil }
+            guard let found = known.first ?? (candidates.count == 1 ? candidates.first : nil), !names.contains(found.name) else {
+                throw .memoryOfNoBackend("\(region.lengthBytes) bytes at 0x\(String(region.address, radix: 16)) belong to no one backend")
+            }
+            names.append(found.name)
+        }
+        return names
     }
 
     /// Begins to load.
@@ -108,8 +155,8 @@ public final class QemuDestination {
 
     /// QEMU ends by itself, a moment later, when it cannot load; should one stay, it may say why.
     private func failure() -> QemuError {
-        _ = child.waitForEnd(timeoutMilliseconds: 2_000)
-        if let error = child.endError { return error }
+        _ = host.waitForEnd(timeoutMilliseconds: 2_000)
+        if let error = host.endError { return error }
         let text = try? client?.execute("query-migrate", timeoutNanoseconds: 1_000_000_000)["error-desc"]?.string
         return .migrationFailed(text ?? "the destination's QEMU could not load the machine state; see its own messages")
     }
@@ -150,25 +197,25 @@ public final class QemuDestination {
     /// Waits for its end.
     ///
     /// - Returns: its exit code, or 128 and its signal; nil when it still runs at the end of the time.
-    public func waitForEnd(timeoutMilliseconds: Int32) -> Int32? { child.waitForEnd(timeoutMilliseconds: timeoutMilliseconds) }
+    public func waitForEnd(timeoutMilliseconds: Int32) -> Int32? { host.waitForEnd(timeoutMilliseconds: timeoutMilliseconds) }
 
     /// Why it ended, with the last lines of its standard error; nil while it runs.
-    public var endError: QemuError? { child.endError }
+    public var endError: QemuError? { host.endError }
 
     /// Ends it, whatever it waits for. Only before the switch is committed.
     public func kill() {
         // Asked first, QEMU removes the sockets and files its user had it make.
-        child.signal(SIGTERM)
-        if child.waitForEnd(timeoutMilliseconds: 1_000) == nil { child.signal(SIGKILL) }
-        _ = child.waitForEnd(timeoutMilliseconds: 10_000)
+        host.signal(SIGTERM)
+        if host.waitForEnd(timeoutMilliseconds: 1_000) == nil { host.signal(SIGKILL) }
+        _ = host.waitForEnd(timeoutMilliseconds: 10_000)
     }
 
     /// Asks it to end as its own terminal's Ctrl-C would; `waitForEnd` sees it.
-    public func terminate() { child.signal(SIGTERM) }
+    public func terminate() { host.signal(SIGTERM) }
 
     /// A lost connection is better explained by the process's end.
     private func ifEnded(_ error: QemuError) -> QemuError {
-        guard case .connectionLost = error, child.waitForEnd(timeoutMilliseconds: 1_000) != nil else { return error }
-        return child.endError ?? error
+        guard case .connectionLost = error, host.waitForEnd(timeoutMilliseconds: 1_000) != nil else { return error }
+        return host.endError ?? error
     }
 }

@@ -30,6 +30,10 @@ public enum QemuError: Error, Sendable, Hashable {
     case cannotStart(program: String, code: Int32)
     /// It ended before the guest ran here; the last lines it wrote to its standard error, when they were kept.
     case ended(status: Int32, lastLines: String = "")
+    /// The destination's QEMU, which somebody else has started, has ended.
+    case endedElsewhere
+    case notIncoming(status: String)
+    case memoryOfNoBackend(String)
     /// The guest must not be resumed before its machine state is there.
     case notLoaded
     /// The guest ran again while it migrated.
@@ -90,6 +94,12 @@ extension QemuError: CustomStringConvertible {
             } else {
                 "QEMU ended with status \(status) before the guest ran here: \(lastLines)"
             }
+        case .endedElsewhere:
+            "QEMU has ended before the guest ran here; see its own messages, where it was started"
+        case .notIncoming(let status):
+            "QEMU does not wait for a migration (its status is '\(status)'); start it with -incoming defer"
+        case .memoryOfNoBackend(let text):
+            "QEMU's memory backends and what was handed over do not match: \(text); set PAGEFERRY_RAM and PAGEFERRY_RAM_COUNT to all of its backends"
         case .notLoaded:
             "the machine state is not loaded yet; the guest can only be resumed after it"
         case .notStopped(let status):

@@ -12,11 +12,11 @@ final class QemuProcess {
     private let exitCode = Mutex<Int32?>(nil)
 
     /// - Parameters:
-    ///   - inherited: a descriptor the child gets under its own number, beside the standard three and those not close-on-exec.
+    ///   - inherited: descriptors the child gets under their own numbers, beside the standard three and those not close-on-exec.
     ///   - ownSession: apart from our terminal's signals: a Ctrl-C meant for us must not end a guest that runs.
     ///   - keepsErrorOutput: pass its standard error on and keep its last lines; not for a child that outlives us.
     init(
-        _ arguments: [String], environment: [String: String], inheriting inherited: Int32, ownSession: Bool,
+        _ arguments: [String], environment: [String: String], inheriting inherited: [Int32], ownSession: Bool,
         keepsErrorOutput: Bool
     ) throws(QemuError) {
         var childEnd: OwnedDescriptor?
@@ -71,7 +71,7 @@ final class QemuProcess {
     }
 
     private static func spawn(
-        _ arguments: [String], _ environment: [String: String], inherited: Int32, errorOutput: Int32, _ ownSession: Bool
+        _ arguments: [String], _ environment: [String: String], inherited: [Int32], errorOutput: Int32, _ ownSession: Bool
     ) throws(QemuError) -> pid_t {
         var child: pid_t = 0
         var attributes = posix_spawnattr_t()
@@ -83,7 +83,7 @@ final class QemuProcess {
         unsafe posix_spawnattr_init(&attributes)
         unsafe posix_spawn_file_actions_init(&actions)
         // Onto itself: takes close-on-exec away in the child alone, and hides none of the descriptors the user passes on.
-        unsafe posix_spawn_file_actions_adddup2(&actions, inherited, inherited)
+        for descriptor in inherited { unsafe posix_spawn_file_actions_adddup2(&actions, descriptor, descriptor) }
         if errorOutput != STDERR_FILENO { unsafe posix_spawn_file_actions_adddup2(&actions, errorOutput, STDERR_FILENO) }
         unsafe sigemptyset(&signals)
         unsafe posix_spawnattr_setsigmask(&attributes, &signals)

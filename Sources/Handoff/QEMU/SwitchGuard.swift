@@ -20,7 +20,7 @@ public final class SwitchGuard {
     public init(_ command: [String], passing descriptor: Int32?) throws(QemuError) {
         let pair = try SocketPair()
         process = try QemuProcess(
-            command + ["\(pair.theirs.rawValue)"], environment: Environment.current, inheriting: pair.theirs.rawValue,
+            command + ["\(pair.theirs.rawValue)"], environment: Environment.current, inheriting: [pair.theirs.rawValue],
             ownSession: true, keepsErrorOutput: false)
         socket = OwnedDescriptor(adopting: pair.releaseOurs())
         let descriptors = descriptor.map { [$0] } ?? []

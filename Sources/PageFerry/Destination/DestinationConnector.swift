@@ -1,8 +1,6 @@
 import PageCore
 import PageWire
 import StreamTransport
-import Verbs
-import VerbsTransport
 
 /// How a session's bytes travel.
 public enum TransportChoice: String, Sendable, CaseIterable {
@@ -30,7 +28,7 @@ public struct DestinationConnector: ~Copyable {
         public init() {}
     }
 
-    private let address: StreamAddress
+    private let way: SourceWay
     private let configuration: Configuration
     private var urgent: LaneChannel
     private let offer: SessionOffer
@@ -39,21 +37,36 @@ public struct DestinationConnector: ~Copyable {
 
     /// Connects to a source and opens a session; nothing is committed yet on either side.
     public init(to address: StreamAddress, configuration: Configuration) throws(SessionError) {
-        self.address = address
-        self.configuration = configuration
-        var fallback: SessionError?
-        var channel = try Self.connectFirst(address, configuration, &fallback)
-        offer = try Self.open(&channel, configuration)
-        self.fallback = fallback
-        urgent = channel
+        try self.init(SourceWay(address: address), configuration)
     }
 
-    private static func open(_ channel: inout LaneChannel, _ configuration: Configuration) throws(SessionError) -> SessionOffer {
+    /// Opens a session over sockets that somebody else has connected to a source: as many lanes as there are sockets, or fewer.
+    ///
+    /// - Parameters:
+    ///   - sockets: the urgent lane's first, each used once whatever comes of it; the source adopts their other ends.
+    ///   - address: where the source is looked for when the link is lost; nil when only `DestinationSession.recover` will say.
+    ///   - configuration: its `bulkLanes` and `transport` matter after a lost link only.
+    public init(
+        adopting sockets: AdoptedSockets, returningTo address: StreamAddress? = nil, configuration: Configuration
+    ) throws(SessionError) {
+        if address == nil, configuration.security.takesNameFromHost {
+            throw .badCredentials(
+                "over sockets that are connected already the source's certificate is checked by name alone; give the name it carries")
+        }
+        try self.init(SourceWay(address: address, sockets: sockets), configuration)
+    }
+
+    private init(_ way: SourceWay, _ configuration: Configuration) throws(SessionError) {
+        self.way = way
+        self.configuration = configuration
+        var fallback: SessionError?
+        var channel = try way.connectFirst(configuration, &fallback)
         // RDMA has a lane more: control, and the demanded pages apart from it.
-        let lanes = (channel.domain == nil ? 1 : 2) + configuration.bulkLanes
-        return try DestinationHandshake.open(
-            &channel, lanesWanted: min(lanes, Hello.mostLanes), features: configuration.features,
+        offer = try DestinationHandshake.open(
+            &channel, lanesWanted: way.laneCount(configuration, isRDMA: channel.domain != nil), features: configuration.features,
             timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
+        self.fallback = fallback
+        urgent = channel
     }
 
     /// The memory the source offers.
@@ -76,7 +89,7 @@ public struct DestinationConnector: ~Copyable {
     ///
     /// Over RDMA the memory is registered first, which allocates and pins it; the guest still runs on the source then.
     public consuming func accept(_ regions: DestinationRegions) throws(SessionError) -> OpenedDestination {
-        let (address, configuration, offer) = (address, configuration, offer)
+        let (way, configuration, offer) = (way, configuration, offer)
         var urgent = urgent
         let registration: DestinationRegistration?
         let domain = urgent.domain
@@ -96,7 +109,7 @@ public struct DestinationConnector: ~Copyable {
         var lanes = [urgent.release()]
         do throws(SessionError) {
             for lane in stride(from: 1, to: offer.laneCount, by: 1) {
-                var channel = try Self.connect(address, configuration, domain)
+                var channel = try way.connect(configuration, domain)
                 try DestinationHandshake.join(
                     &channel, lane: lane, offer: offer, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
                 lanes.append(channel.release())
@@ -105,63 +118,11 @@ public struct DestinationConnector: ~Copyable {
             for lane in lanes { lane.close() }
             throw error
         }
+        way.sockets?.closeRest()
         return OpenedDestination(
             lanes: lanes, features: offer.features, layout: offer.layout, registration: registration,
-            finder: SourceFinder(address: address, configuration: configuration, session: offer.session, layout: offer.layout, domain: domain))
-    }
-
-    // MARK: Connecting
-
-    private static func connectFirst(
-        _ address: StreamAddress, _ configuration: Configuration, _ fallback: inout SessionError?
-    ) throws(SessionError) -> LaneChannel {
-        if configuration.transport == .tcp { return try connectStream(address, configuration) }
-        do throws(SessionError) {
-            return try connectVerbs(address, configuration, nil)
-        } catch {
-            guard configuration.transport == .auto else { throw error }
-            fallback = error
-            return try connectStream(address, configuration)
-        }
-    }
-
-    static func connect(
-        _ address: StreamAddress, _ configuration: Configuration, _ domain: ProtectionDomain?
-    ) throws(SessionError) -> LaneChannel {
-        domain == nil ? try connectStream(address, configuration) : try connectVerbs(address, configuration, domain)
-    }
-
-    private static func connectVerbs(
-        _ address: StreamAddress, _ configuration: Configuration, _ domain: ProtectionDomain?
-    ) throws(SessionError) -> LaneChannel {
-        guard case .tcp(let host, let port) = address else {
-            throw .cannotConnect("RDMA needs a host and a port, and \(address) is neither; use --transport tcp")
-        }
-        do throws(VerbsError) {
-            let connection = try VerbsConnection.connect(
-                to: VerbsAddress(host: host, port: port), domain: domain,
-                timeoutNanoseconds: configuration.connectTimeoutNanoseconds)
-            return LaneChannel(VerbsSetupChannel(connection))
-        } catch {
-            throw SessionError(error)
-        }
-    }
-
-    private static func connectStream(
-        _ address: StreamAddress, _ configuration: Configuration
-    ) throws(SessionError) -> LaneChannel {
-        let connection: StreamConnection
-        do throws(StreamError) {
-            connection = try StreamConnection.connect(to: address, timeoutNanoseconds: configuration.connectTimeoutNanoseconds)
-        } catch .cannotResolve(let host, let reason) {
-            throw .unknownHost(StreamError.cannotResolve(host: host, reason: reason).description)
-        } catch {
-            throw .cannotConnect(error.description)
-        }
-        var host: String?
-        if case .tcp(let name, _) = address { host = name }
-        return LaneChannel(try configuration.security.protect(
-            connection, host: host, timeoutNanoseconds: configuration.stepTimeoutNanoseconds))
+            finder: SourceFinder(
+                way: SourceWay(address: way.address), configuration: configuration, session: offer.session, layout: offer.layout, domain: domain))
     }
 }
 

@@ -55,6 +55,8 @@ struct DestinationCore: ~Copyable, TransportHandler {
     var trace: TraceRecorder?
     /// Whether the source has been told that every page is in: from then on it may hang up.
     var hasReported = false
+    /// Regions that are taken out, and wait for what is being received there.
+    var leaving: [RegionIndex] = []
 
     init(
         engine: consuming DestinationEngine, memory: consuming DestinationMemory, laneCount: Int, finder: SourceFinder,
@@ -120,10 +122,12 @@ struct DestinationCore: ~Copyable, TransportHandler {
     /// Who gave memory up while it was being unregistered waits until that has been read, and nobody reads it later. None comes
     /// anew from memory that is not registered.
     private mutating func readLastEvents() {
+        for number in 0..<memory.userfaultCount { readLastEvents(number) }
+    }
+
+    mutating func readLastEvents(_ number: Int) {
         let deadline = MonotonicClock.nowNanoseconds() + 1_000_000_000
-        for number in 0..<memory.userfaultCount {
-            while memory.hasUnreadChanges(number), ending == nil, MonotonicClock.nowNanoseconds() < deadline { readFaults(number) }
-        }
+        while memory.hasUnreadChanges(number), ending == nil, MonotonicClock.nowNanoseconds() < deadline { readFaults(number) }
     }
 
     /// Whether the VMM is still loading its machine state, as far as is known: page after page is demanded then, and
@@ -163,15 +167,21 @@ struct DestinationCore: ~Copyable, TransportHandler {
                 search = nil
                 if lost == nil || ending != nil { link.close() } else { restored = link }
             case .notFound(let error): searchEnded(error)
-            case .recover(let address):
-                finder.address = address
-                obstacle = nil
-                // A link that works is left for the new one, by the same way back.
-                if mayResume { lose(.linkLost("left for \(address) as told")) }
-                schedule.hurry(nowNanoseconds: MonotonicClock.nowNanoseconds())
+            case .recover(let address): turn(to: SourceWay(address: address), "\(address)")
+            case .adopt(let sockets): turn(to: SourceWay(address: finder.way.address, sockets: sockets), "the sockets that were given")
+            case .remove(let region): take(out: region)
             case .end(let reason): end(reason)
             }
         }
+    }
+
+    /// Looks for the source another way from now on.
+    private mutating func turn(to way: SourceWay, _ name: String) {
+        finder.way = way
+        obstacle = nil
+        // A link that works is left for the new one, by the same way back.
+        if mayResume { lose(.linkLost("left for \(name) as told")) }
+        schedule.hurry(nowNanoseconds: MonotonicClock.nowNanoseconds())
     }
 
     /// Reads everything that the userfaultfds have.
@@ -319,6 +329,7 @@ struct DestinationCore: ~Copyable, TransportHandler {
             // Told again on every new link, as is the commit.
             if guestStoppedNanoseconds == nil { notify(.guestStopped) }
             guestStoppedNanoseconds = guestStoppedNanoseconds ?? MonotonicClock.nowNanoseconds()
+            memory.isSourceFinal = true
         case .commit:
             if !isCommitted { notify(.committed) }
             isCommitted = true

@@ -1,3 +1,4 @@
+import Glibc
 import PageCore
 import PageEngine
 import PageTransport
@@ -26,6 +27,13 @@ struct DestinationMemory: ~Copyable, DestinationSink {
             }
         }
 
+        var region: RegionIndex {
+            switch self {
+            case .install(let range), .fromSlab(let range, _, _): range.region
+            case .resolve(let region, _): region
+            }
+        }
+
         /// The same work for what is left of its range.
         func behind(_ rest: PageRange, skippedBytes: Int) -> Parked {
             switch self {
@@ -38,6 +46,8 @@ struct DestinationMemory: ~Copyable, DestinationSink {
 
     /// Whether the source may hear that every page is in: not before the guest runs here, for then it ends the session.
     var mayReportAllResident = true
+    /// Whether the source's memory is final: before that it does not believe that every page is in, though all may be given up by then.
+    var isSourceFinal = false
     private let layout: RegionLayout
     private let regions: DestinationRegions
     private var slabs: Slabs
@@ -145,6 +155,26 @@ struct DestinationMemory: ~Copyable, DestinationSink {
 
     func pieceCount(_ region: RegionIndex) -> Int { regions.pieceCount(region) }
 
+    // MARK: Regions that are taken out
+
+    func isReleased(_ region: RegionIndex) -> Bool { regions.isReleased(Int(region)) }
+
+    /// Wakes who waits for a region's pages, and takes its userfaultfd out of the way.
+    mutating func unregister(_ region: RegionIndex) {
+        if let refusal = regions.unregister(Int(region)) { fail(refusal) }
+    }
+
+    /// Closes everything that holds a region's memory, whose pages are all given up and of which nothing is being received.
+    mutating func release(_ region: RegionIndex) {
+        for _ in 0..<parked.count {
+            // What the kernel refused there, nobody waits for any more.
+            if let work = takeParked(), work.region != region { park(work) }
+        }
+        ledger.end(sessionPages: layout.sessionPages(layout.wholeRange(region)))
+        registration?.release(region)
+        regions.release(region)
+    }
+
     mutating func unregisterAll() {
         if let refusal = regions.unregisterAll() { fail(refusal) }
     }
@@ -210,7 +240,7 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     }
 
     mutating func reportAllResident() -> Bool {
-        mayReportAllResident && parked.isEmpty && outgoing.append(FrameHeader(.allResident))
+        mayReportAllResident && isSourceFinal && parked.isEmpty && outgoing.append(FrameHeader(.allResident))
     }
 
     // MARK: Making pages visible
@@ -226,7 +256,16 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     }
 
     mutating func install(_ range: PageRange) {
-        finish(regions.install(range), .install(range), range)
+        var rest = range
+        while rest.count > 0 {
+            let outcome = regions.install(rest)
+            guard let before = pagesBeforeFreed(outcome, rest.region) else { return finish(outcome, .install(rest), rest) }
+            // Freed without an event, or before it: given up. Whoever touches it nevertheless faults anew, and gets zeros then.
+            let freed = PageRange(region: rest.region, first: rest.first + before, count: 1)
+            ledger.end(sessionPages: layout.sessionPages(PageRange(region: rest.region, first: rest.first, count: before + 1)))
+            if let refusal = regions.wake(freed) { fail(refusal) }
+            rest = PageRange(region: rest.region, first: freed.end, count: rest.end - freed.end)
+        }
     }
 
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {
@@ -282,6 +321,15 @@ struct DestinationMemory: ~Copyable, DestinationSink {
             fail(.processEnded)
         case .failed(let code):
             fail(.memory("the kernel could not fill guest pages \(range): \(SystemError.text(code))"))
+        }
+    }
+
+    /// How many pages lie before one that its VMM has freed in the file since its bytes were there; nil when none stopped the install.
+    private func pagesBeforeFreed(_ outcome: InstallOutcome, _ region: RegionIndex) -> Int? {
+        switch outcome {
+        case .failed(EFAULT): 0
+        case .partially(let doneBytes, .failed(EFAULT)): doneBytes >> layout.pageShift(region)
+        default: nil
         }
     }
 

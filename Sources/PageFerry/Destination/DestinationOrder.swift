@@ -1,3 +1,4 @@
+import PageCore
 import StreamTransport
 
 /// What the control side tells a destination's shard.
@@ -15,6 +16,10 @@ enum DestinationOrder: Sendable {
     case notFound(SessionError)
     /// Look for the source there from now on.
     case recover(StreamAddress)
+    /// A region is taken out: its pages are given up, and everything that holds its memory is closed.
+    case remove(RegionIndex)
+    /// Its lanes are these from now on.
+    case adopt(AdoptedSockets)
     /// End the session and tell the source why.
     case end(SessionError)
 }
@@ -29,6 +34,8 @@ public enum DestinationNotice: Sendable {
     case paused(SessionError)
     /// The source was found again.
     case restored
+    /// Nothing of the session holds the region's memory any more.
+    case regionRemoved(RegionIndex)
     /// Every page is in, and nothing of the session is left in the guest's way.
     case allResident
     /// The session is over; nil when it completed.

@@ -33,6 +33,9 @@ public struct DestinationRegion: Sendable {
     public var userfault: Int32
     /// The file behind shared memory; nil for anonymous memory.
     public var backing: Backing?
+    /// Whether it was taken out before this session's daemon began: it keeps its place, its pages count as given up, and there is no
+    /// memory behind it.
+    public var isRemoved = false
 
     public init(
         name: String, guestAddress: UInt, lengthBytes: Int, pageSize: PageSize, userfault: Int32, backing: Backing?
@@ -42,7 +45,12 @@ public struct DestinationRegion: Sendable {
             backing: backing)
     }
 
-    /// - Parameter pieces: whole pages each, which do not overlap; all registered with the one userfaultfd.
+    /// - Parameters:
+    ///   - name: for messages.
+    ///   - pieces: whole pages each, which do not overlap; all registered with the one userfaultfd.
+    ///   - pageSize: of the memory here; the source's must be the same.
+    ///   - userfault: non-blocking, with its handshake made.
+    ///   - backing: nil for anonymous memory.
     public init(name: String, pieces: [Piece], pageSize: PageSize, userfault: Int32, backing: Backing?) {
         self.name = name
         self.pieces = pieces
@@ -50,6 +58,13 @@ public struct DestinationRegion: Sendable {
         self.pageSize = pageSize
         self.userfault = userfault
         self.backing = backing
+    }
+
+    /// A region that was taken out before this daemon began.
+    public static func removed(name: String, lengthBytes: Int, pageSize: PageSize) -> DestinationRegion {
+        var region = DestinationRegion(name: name, guestAddress: 0, lengthBytes: lengthBytes, pageSize: pageSize, userfault: -1, backing: nil)
+        region.isRemoved = true
+        return region
     }
 
     /// The layout of regions in their order.

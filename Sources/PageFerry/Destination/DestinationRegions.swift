@@ -6,25 +6,42 @@ import Userfault
 
 /// The memory of a session as it was handed over, mapped for receiving, and the system calls that fill it.
 public struct DestinationRegions: Sendable {
-    /// SAFETY: `@safe`, and Sendable, because nothing changes after its init; the base address is that of the mapping it owns.
+    /// SAFETY: `@safe`, and Sendable, because nothing changes after its init but by `release`, which the session's thread calls, the
+    /// only one that uses a region once it runs; the base address is that of the mapping it owns.
     @safe private final class Region: @unchecked Sendable {
         /// In the order of the region's pages.
         let pieces: ContiguousArray<RegionPiece>
         let lengthBytes: Int
         let pageSize: PageSize
         let fileOffset: Int
-        let userfault: UserfaultDescriptor
+        /// nil once the region was taken out.
+        private(set) var userfault: UserfaultDescriptor?
         /// Mapping B and its file; nil for anonymous memory.
-        let file: MemoryFile?
-        let mapping: MappedMemory?
+        private(set) var file: MemoryFile?
+        private(set) var mapping: MappedMemory?
         /// The first byte of mapping B.
-        @unsafe let base: UnsafeMutableRawPointer?
+        @unsafe private(set) var base: UnsafeMutableRawPointer?
+
+        /// Lets go of everything that holds the memory.
+        func release() {
+            userfault = nil
+            unsafe base = nil
+            mapping = nil
+            file = nil
+        }
 
         init(_ region: DestinationRegion) throws(SessionError) {
             pieces = RegionPiece.list(region.pieces)
             lengthBytes = region.lengthBytes
             pageSize = region.pageSize
             fileOffset = region.backing?.fileOffset ?? 0
+            guard !region.isRemoved else {
+                userfault = nil
+                file = nil
+                mapping = nil
+                unsafe base = nil
+                return
+            }
             do throws(UserfaultError) {
                 userfault = try UserfaultDescriptor(adopting: region.userfault)
             } catch {
@@ -109,18 +126,24 @@ public struct DestinationRegions: Sendable {
 
     var userfaultCount: Int { regions.count }
 
-    func userfaultDescriptor(_ number: Int) -> Int32 { regions[number].userfault.rawValue }
+    /// -1 of a region that was taken out, as poll(2) takes it.
+    func userfaultDescriptor(_ number: Int) -> Int32 { isReleased(number) ? -1 : rawValue(regions[number].userfault!) }
+
+    private func rawValue(_ userfault: borrowing UserfaultDescriptor) -> Int32 { userfault.rawValue }
 
     func readEvents(_ number: Int, into events: inout UserfaultEventBatch) throws(UserfaultError) -> Bool {
-        try regions[number].userfault.readEvents(into: &events) > 0
+        guard !isReleased(number) else { return false }
+        return try regions[number].userfault!.readEvents(into: &events) > 0
     }
 
     /// Whether a thread of the VMM cannot go on before its event is read.
-    func hasUnreadChanges(_ number: Int) -> Bool { regions[number].userfault.hasUnreadChanges }
+    func hasUnreadChanges(_ number: Int) -> Bool { !isReleased(number) && hasUnreadChanges(regions[number].userfault!) }
+
+    private func hasUnreadChanges(_ userfault: borrowing UserfaultDescriptor) -> Bool { userfault.hasUnreadChanges }
 
     /// The page that holds an address of the VMM, or nil when it is none of ours. O(regions).
     func locate(_ address: UInt) -> (RegionIndex, PageIndex)? {
-        for (number, region) in regions.enumerated() {
+        for (number, region) in regions.enumerated() where region.userfault != nil {
             for piece in region.pieces {
                 if let offset = piece.offset(of: address) { return (RegionIndex(number), offset >> region.pageSize.shift) }
             }
@@ -134,7 +157,7 @@ public struct DestinationRegions: Sendable {
     /// The whole pages of a region's piece inside a run of the VMM's addresses.
     func pages(of number: RegionIndex, piece: Int, from start: UInt, to end: UInt) -> PageRange? {
         let region = regions[Int(number)]
-        guard let bytes = region.pieces[piece].offsets(from: start, to: end) else { return nil }
+        guard region.userfault != nil, let bytes = region.pieces[piece].offsets(from: start, to: end) else { return nil }
         let first = (bytes.lowerBound + region.pageSize.bytes - 1) >> region.pageSize.shift
         let last = bytes.upperBound >> region.pageSize.shift
         return first < last ? PageRange(region: number, first: first, count: last - first) : nil
@@ -144,10 +167,10 @@ public struct DestinationRegions: Sendable {
     ///
     /// - Returns: what the kernel refused, or nil.
     func wakeAll() -> SessionError? {
-        for region in regions {
+        for region in regions where region.userfault != nil {
             for piece in region.pieces {
                 do throws(UserfaultError) {
-                    try region.userfault.wake(address: piece.guestAddress, lengthBytes: piece.lengthBytes)
+                    try region.userfault!.wake(address: piece.guestAddress, lengthBytes: piece.lengthBytes)
                 } catch {
                     return .memory("cannot wake the threads that wait for guest memory: \(error.description)")
                 }
@@ -156,24 +179,60 @@ public struct DestinationRegions: Sendable {
         return nil
     }
 
+    /// Lets the threads that wait for a range retry their accesses.
+    ///
+    /// - Returns: what the kernel refused, or nil.
+    func wake(_ range: PageRange) -> SessionError? {
+        let region = regions[Int(range.region)]
+        let outcome = region.pieces.install(bytes(range, region)) { address, _, lengthBytes in
+            do throws(UserfaultError) {
+                try region.userfault.wake(address: address, lengthBytes: lengthBytes)
+                return .installed
+            } catch .systemCall(_, let code) {
+                return .failed(code: code)
+            } catch {
+                return .failed(code: EINVAL)
+            }
+        }
+        guard case .failed(let code) = outcome else { return nil }
+        return .memory("cannot wake the threads that wait for guest memory: \(SystemError.text(code))")
+    }
+
     /// Takes the userfaultfds out of the guest's way. Everything must be in: what is missing reads as zero from here on.
     ///
     /// - Returns: what the kernel refused, or nil.
     func unregisterAll() -> SessionError? {
         var failure: SessionError?
-        for region in regions {
-            for piece in region.pieces {
-                do throws(UserfaultError) {
-                    try region.userfault.unregister(address: piece.guestAddress, lengthBytes: piece.lengthBytes)
-                } catch .systemCall(_, EINVAL), .systemCall(_, ENOMEM), .systemCall(_, ESRCH) {
-                    // The VMM unmapped the region, or has ended: it has nothing registered any more.
-                } catch {
-                    failure = .memory("cannot take the userfaultfd off guest memory: \(error.description)")
-                }
+        for number in regions.indices {
+            if let refusal = unregister(number) { failure = refusal }
+        }
+        return failure
+    }
+
+    /// The same for one region.
+    func unregister(_ number: Int) -> SessionError? {
+        let region = regions[number]
+        guard region.userfault != nil else { return nil }
+        var failure: SessionError?
+        for piece in region.pieces {
+            do throws(UserfaultError) {
+                try region.userfault!.unregister(address: piece.guestAddress, lengthBytes: piece.lengthBytes)
+            } catch .systemCall(_, EINVAL), .systemCall(_, ENOMEM), .systemCall(_, ESRCH) {
+                // The VMM unmapped the region, or has ended: it has nothing registered any more.
+            } catch {
+                failure = .memory("cannot take the userfaultfd off guest memory: \(error.description)")
             }
         }
         return failure
     }
+
+    // MARK: Regions that are taken out
+
+    /// Whether a region was taken out: of its memory nothing is held here.
+    func isReleased(_ number: Int) -> Bool { regions[number].userfault == nil }
+
+    /// Closes a region's userfaultfd and file, and unmaps mapping B. Nobody may install, receive or fault there any more.
+    func release(_ number: RegionIndex) { regions[Int(number)].release() }
 
     // MARK: Filling
 
@@ -190,7 +249,7 @@ public struct DestinationRegions: Sendable {
     func install(_ range: PageRange) -> InstallOutcome {
         let region = regions[Int(range.region)]
         return region.pieces.install(bytes(range, region)) { address, _, lengthBytes in
-            region.userfault.continueRange(address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
+            region.userfault!.continueRange(address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
         }
     }
 
@@ -222,7 +281,7 @@ public struct DestinationRegions: Sendable {
     func copy(_ range: PageRange, from source: UInt) -> InstallOutcome {
         let region = regions[Int(range.region)]
         return region.pieces.install(bytes(range, region)) { address, offset, lengthBytes in
-            region.userfault.copy(source: source + UInt(offset), address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
+            region.userfault!.copy(source: source + UInt(offset), address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
         }
     }
 
@@ -237,7 +296,7 @@ public struct DestinationRegions: Sendable {
         // thread is woken, faults once more, and finds it above.
         if region.pageSize == .fourKiB {
             return region.pieces.install(bytes(page, region)) { address, _, lengthBytes in
-                region.userfault.zero(address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
+                region.userfault!.zero(address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
             }
         }
         return copy(page, from: zeroPage.memory.address)

@@ -8,7 +8,10 @@ import Verbs
 /// regions without one. Never mapping A, which faults.
 ///
 /// Registering allocates and pins everything: it is done while the guest still runs on the source.
-final class DestinationRegistration: Sendable {
+///
+/// SAFETY: Sendable, because nothing changes after its init but by `release`, which the session's thread calls, the only one that uses
+/// it once the session runs.
+final class DestinationRegistration: @unchecked Sendable {
     private final class Chunk: Sendable {
         let registration: MemoryRegistration
 
@@ -33,7 +36,7 @@ final class DestinationRegistration: Sendable {
     private static let chunkBytes = 64 << 20
 
     let domain: ProtectionDomain
-    private let views: [View]
+    private var views: [View]
     private let slab: Chunk
     /// Where ranges that cannot be received in place are received, a piece a slot.
     let slabs: Slabs
@@ -71,6 +74,9 @@ final class DestinationRegistration: Sendable {
         }
         self.slabs = slabs
     }
+
+    /// Lets go of a region's memory, where nothing is being received.
+    func release(_ region: RegionIndex) { views[Int(region)].chunks = [] }
 
     /// Where a range is received in place.
     ///

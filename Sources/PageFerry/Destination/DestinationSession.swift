@@ -57,6 +57,7 @@ public final class DestinationSession: Sendable {
     ///   - opened: its sockets belong to the session from here on.
     ///   - regions: the memory handed over, in the order of the layout.
     ///   - machineState: a socket to the VMM that takes its machine state and brings the return path; closed at the end.
+    ///   - configuration: how much is fetched, and what a lost link means.
     ///   - notify: called on the session's thread with what it has to say, in order; `.ended` is the last.
     public init(
         _ opened: OpenedDestination, regions: DestinationRegions, machineState: Int32?, configuration: Configuration,
@@ -88,8 +89,16 @@ public final class DestinationSession: Sendable {
     /// The guest runs here.
     public func resumed() { orders.post(.resumed) }
 
+    /// Takes a region of the layout out, whose memory nobody uses any more: its pages are given up. `regionRemoved` follows as soon as
+    /// nothing of the session holds that memory; with the session's end nothing does either.
+    public func remove(_ region: RegionIndex) { orders.post(.remove(region)) }
+
     /// The source is to be found there from now on: a session whose link is lost looks there at once.
     public func recover(at address: StreamAddress) { orders.post(.recover(address)) }
+
+    /// The source is reached over these from now on, which somebody has connected: a link that is lost goes on over them, one that
+    /// works is left for them. They are used once; when they do not lead to the source, it is looked for at the address that is known.
+    public func recover(adopting sockets: AdoptedSockets) { orders.post(.adopt(sockets)) }
 
     /// Ends the session and tells the source why.
     public func end(_ reason: SessionError) { orders.post(.end(reason)) }

@@ -45,7 +45,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// Runs until the session is over, or has no link any more.
     mutating func run() {
         transport.watch(descriptor: core.mailbox.descriptor, token: DestinationCore.mailboxToken)
-        for number in 0..<core.memory.userfaultCount {
+        for number in 0..<core.memory.userfaultCount where !core.memory.isReleased(RegionIndex(number)) {
             transport.watchEagerly(
                 descriptor: core.memory.userfaultDescriptor(number), token: DestinationCore.firstFaultToken + UInt64(number))
         }
@@ -54,6 +54,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
             sendWhatIsDue()
             transport.poll(&core, wait: spinNanoseconds > 0 && core.isOnlyFetching ? answerFaults() : waitPolicy())
             if core.memory.hasParked { core.retryParked() }
+            releaseRegions()
             completeWhenDue()
             publishStatistics(force: false)
         }
@@ -155,10 +156,18 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         return quiet < 2 * Self.thinNanoseconds ? Self.fetchThinBytes : .max
     }
 
+    /// Lets go of regions that were taken out.
+    private mutating func releaseRegions() {
+        while let region = core.nextToRelease() {
+            if core.lastPageNanoseconds == nil { transport.unwatch(token: DestinationCore.firstFaultToken + UInt64(region)) }
+            core.release(region)
+        }
+    }
+
     /// When the last page is in and visible, the guest is set free before the source hears of it.
     private mutating func completeWhenDue() {
         if core.engine.isComplete, !core.memory.hasParked, core.lastPageNanoseconds == nil {
-            for number in 0..<core.memory.userfaultCount {
+            for number in 0..<core.memory.userfaultCount where !core.memory.isReleased(RegionIndex(number)) {
                 transport.unwatch(token: DestinationCore.firstFaultToken + UInt64(number))
             }
             core.releaseGuest()

@@ -15,7 +15,7 @@ struct DestinationLink: Sendable {
 
 /// Finds a source again after the link to it was lost: what connecting to it takes, and what proves that it is the same session.
 struct SourceFinder: Sendable {
-    var address: StreamAddress
+    var way: SourceWay
     let configuration: DestinationConnector.Configuration
     let session: SessionIdentity
     let layout: RegionLayout
@@ -26,7 +26,7 @@ struct SourceFinder: Sendable {
     ///
     /// - Parameter resident: the payloads of `residentPages` frames.
     func connect(resident: [[UInt8]]) throws(SessionError) -> DestinationLink {
-        guard let domain, configuration.transport != .tcp else { return try connect(resident, nil) }
+        guard let domain, configuration.transport != .tcp, way.sockets == nil else { return try connect(resident, nil) }
         do throws(SessionError) {
             return try connect(resident, domain)
         } catch {
@@ -37,17 +37,17 @@ struct SourceFinder: Sendable {
     }
 
     private func connect(_ resident: [[UInt8]], _ domain: ProtectionDomain?) throws(SessionError) -> DestinationLink {
+        defer { way.sockets?.closeRest() }
         let timeoutNanoseconds = configuration.stepTimeoutNanoseconds
-        var channel = try DestinationConnector.connect(address, configuration, domain)
+        var channel = try way.connect(configuration, domain)
         var lanes: [ConnectedLane] = []
         do throws(SessionError) {
-            let lanesWanted = min((domain == nil ? 1 : 2) + configuration.bulkLanes, Hello.mostLanes)
             let offer = try DestinationHandshake.resume(
-                &channel, session, lanesWanted: lanesWanted, layout: layout, resident: resident,
+                &channel, session, lanesWanted: way.laneCount(configuration, isRDMA: domain != nil), layout: layout, resident: resident,
                 timeoutNanoseconds: timeoutNanoseconds)
             lanes.append(channel.release())
             for lane in stride(from: 1, to: offer.laneCount, by: 1) {
-                var further = try DestinationConnector.connect(address, configuration, domain)
+                var further = try way.connect(configuration, domain)
                 try DestinationHandshake.join(&further, lane: lane, offer: offer, timeoutNanoseconds: timeoutNanoseconds)
                 lanes.append(further.release())
             }

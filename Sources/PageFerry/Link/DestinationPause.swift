@@ -12,6 +12,7 @@ extension DestinationCore {
     /// Goes on from what a daemon that died has left, as after a lost link.
     mutating func takeOver(_ takeover: DestinationSession.Takeover) {
         engine.adopt(resident: takeover.record.pages(), &memory)
+        forgetReleased()
         if let standing = takeover.standing {
             let now = MonotonicClock.nowNanoseconds()
             hasLoaded = true
@@ -41,11 +42,13 @@ extension DestinationCore {
             let isDone = hasReported || lacksNothing
             let most = isDone ? min(pauseNanoseconds, farewellNanoseconds) : pauseNanoseconds
             guard now - max(began, lastPageNanoseconds ?? 0) < most else { return end(isDone ? nil : lost) }
-            if search == nil, restored == nil, now >= schedule.nextNanoseconds {
+            if search == nil, restored == nil, finder.way.isKnown, now >= schedule.nextNanoseconds {
                 search = SourceSearch(finder, resident: engine.residentPayloads(), orders: mailbox)
+                finder.way.sockets = nil
             }
             statistics.publish(snapshot())
             waitForEvents(now)
+            while let region = nextToRelease() { release(region) }
         }
         if ending != nil {
             search?.abandon()
@@ -61,7 +64,7 @@ extension DestinationCore {
             entries.append(pollfd(fd: memory.userfaultDescriptor(number), events: Int16(POLLIN), revents: 0))
         }
         var timeoutNanoseconds: UInt64 = 100_000_000
-        if search == nil { timeoutNanoseconds = min(timeoutNanoseconds, schedule.nextNanoseconds - min(now, schedule.nextNanoseconds)) }
+        if search == nil, finder.way.isKnown { timeoutNanoseconds = min(timeoutNanoseconds, schedule.nextNanoseconds - min(now, schedule.nextNanoseconds)) }
         // What the kernel refuses has no event of its own.
         if memory.hasParked { timeoutNanoseconds = 1_000_000 }
         // SAFETY: local entries, as many as said, for the duration of the call.

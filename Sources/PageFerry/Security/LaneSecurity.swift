@@ -18,8 +18,11 @@ public struct LaneSecurity: Sendable {
 
     /// Reads the credentials.
     ///
-    /// - Parameter peerName: the host name or IP address that the peer's certificate must carry. For a destination that names none it
-    ///   is the host it connects to; for a source, any certificate of the authority does.
+    /// - Parameters:
+    ///   - credentials: a key that both sides have, or certificates of one authority.
+    ///   - role: `client` for a destination, `server` for a source.
+    ///   - peerName: the host name or IP address that the peer's certificate must carry. For a destination that names none it is the
+    ///     host it connects to; for a source, any certificate of the authority does.
     public init(_ credentials: TLSCredentials, role: TLSContext.Role, peerName: String? = nil) throws(SessionError) {
         do throws(TLSError) {
             self.init(context: try TLSContext(credentials, role: role), peerName: peerName)
@@ -29,6 +32,12 @@ public struct LaneSecurity: Sendable {
     }
 
     public var isPlain: Bool { context == nil }
+
+    /// Whether a destination knows whom its source must be only by the host that it connects to.
+    var takesNameFromHost: Bool {
+        guard let context else { return false }
+        return context.role == .client && !context.usesSharedSecret && peerName == nil
+    }
 
     /// Makes a fresh connection secure before its first frame.
     ///

@@ -1,6 +1,8 @@
+import Glibc
 import HostMemory
 import PageCore
 import Synchronization
+import Userfault
 import Verbs
 
 /// One region of a source's memory, as it is given to a session.
@@ -27,8 +29,10 @@ public final class SourceImage: Sendable {
         let file: MemoryFile
         let mapping: MappedMemory
         let fileOffset: Int
-        /// What is absent comes when it is touched (`CachedImage`): the file does not tell what it holds.
-        let isFilledOnTouch: Bool
+        /// Where what is absent comes when it is touched (`CachedImage`), what reads wait with: without it they would read zeros.
+        private let userfault: UserfaultDescriptor?
+        /// Whether that is so: the file does not tell what it holds.
+        var isFilledOnTouch: Bool { userfault != nil }
         private let found = Mutex(HoleMap.empty)
 
         /// The holes as they were found last.
@@ -41,18 +45,54 @@ public final class SourceImage: Sendable {
             found.withLock { $0 = map }
         }
 
-        init(
-            file: consuming MemoryFile, fileOffset: Int, lengthBytes: Int, pageSize: PageSize? = nil, isFilledOnTouch: Bool = false
-        ) throws(HostMemoryError) {
-            self.isFilledOnTouch = isFilledOnTouch
+        init(file: consuming MemoryFile, fileOffset: Int, lengthBytes: Int, pageSize: PageSize? = nil) throws(HostMemoryError) {
+            userfault = nil
             mapping = try MappedMemory(of: file, offset: fileOffset, lengthBytes: lengthBytes, access: .readOnly, pageSize: pageSize)
             self.file = file
             self.fileOffset = fileOffset
+        }
+
+        /// Memory that is empty, and filled on touch. Ordinary memory, for huge pages too: none need be set aside on this host.
+        init(filledOnTouch description: RegionDescription) throws(SessionError) {
+            do throws(HostMemoryError) {
+                file = try MemoryFile.create(name: "pageferry-cache", lengthBytes: description.lengthBytes)
+                mapping = try MappedMemory(
+                    of: file, offset: 0, lengthBytes: description.lengthBytes, access: .readOnly, pageSize: description.pageSize)
+                fileOffset = 0
+            } catch {
+                throw .memory("the cache: \(error.description)")
+            }
+            do throws(UserfaultError) {
+                let made = try UserfaultDescriptor(required: .sharedMemory)
+                try made.register(address: mapping.address, lengthBytes: description.lengthBytes, modes: [.missing, .minor])
+                userfault = consume made
+            } catch {
+                throw .memory("the cache: \(error.description)")
+            }
+        }
+
+        /// The region for who fills it; nil where nobody does.
+        func toBeFilled(_ name: String) throws(SessionError) -> DestinationRegion? {
+            guard userfault != nil else { return nil }
+            let descriptor: Int32
+            do throws(HostMemoryError) {
+                descriptor = try file.duplicated().release()
+            } catch { throw .memory("the cache: \(error.description)") }
+            do throws(UserfaultError) {
+                return DestinationRegion(
+                    name: name, guestAddress: mapping.address, lengthBytes: mapping.lengthBytes, pageSize: mapping.pageSize,
+                    userfault: try userfault!.duplicated().release(), backing: .init(descriptor: descriptor, fileOffset: 0))
+            } catch {
+                close(descriptor)
+                throw .memory("the cache: \(error.description)")
+            }
         }
     }
 
     let regions: [Region]
     public let layout: RegionLayout
+    /// Who makes the pages of memory that is filled on touch, when that is this image's own business.
+    private let filler: PageFiller?
 
     /// Maps the regions of a virtual machine.
     public convenience init(_ descriptors: [SourceRegionDescriptor]) throws(SessionError) {
@@ -69,10 +109,18 @@ public final class SourceImage: Sendable {
         try self.init(regions)
     }
 
-    /// Maps a whole memory file as one region.
+    /// Maps whole memory files, a region each, in their order.
     ///
-    /// - Parameter pageSize: that of the memory it is for, where it is not the file's: a snapshot of huge pages in an ordinary file.
-    public convenience init(path: String, pageSize: PageSize? = nil) throws(SessionError) {
+    /// - Parameters:
+    ///   - paths: of readable files, whole pages long.
+    ///   - pageSize: that of the memory they are for, where it is not a file's: a snapshot of huge pages in an ordinary file.
+    public convenience init(paths: [String], pageSize: PageSize? = nil) throws(SessionError) {
+        var regions: [(String, Region)] = []
+        for path in paths { regions.append(try Self.map(path, pageSize)) }
+        try self.init(regions)
+    }
+
+    private static func map(_ path: String, _ pageSize: PageSize?) throws(SessionError) -> (String, Region) {
         let file: MemoryFile
         do throws(HostMemoryError) {
             file = try MemoryFile(path: path, access: .readOnly)
@@ -92,7 +140,7 @@ public final class SourceImage: Sendable {
         } catch {
             throw .memory(error.description)
         }
-        try self.init([(String(path.split(separator: "/").last?.prefix(64) ?? "memory"), region)])
+        return (String(path.split(separator: "/").last?.prefix(64) ?? "memory"), region)
     }
 
     /// Looks for the holes of the memory, so that a session can tell its destination of them at once. Call it shortly before
@@ -110,7 +158,7 @@ public final class SourceImage: Sendable {
     /// The memory as a protection domain's destinations may read it; registered when it is asked for the first time.
     func exposure(for domain: ProtectionDomain) throws(SessionError) -> SourceExposure {
         // Registering memory touches all of it.
-        guard !isFilledOnTouch else { throw .memory("a cache serves its pages over streams, not over RDMA") }
+        guard !isFilledOnTouch else { throw .memory("pages that come when they are touched are served over streams, not over RDMA") }
         if let known = exposures.withLock({ $0.first { $0.domain === domain } }) { return known }
         let made = try SourceExposure(self, domain: domain)
         exposures.withLock { $0.append(made) }
@@ -132,5 +180,13 @@ public final class SourceImage: Sendable {
             throw .memory(error.description)
         }
         self.regions = regions.map { $0.1 }
+        filler = nil
+    }
+
+    /// The memory of another, which `filler` fills from now on.
+    init(_ other: SourceImage, filler: PageFiller) {
+        regions = other.regions
+        layout = other.layout
+        self.filler = filler
     }
 }

@@ -17,6 +17,7 @@ public struct SourceListener: ~Copyable, Sendable {
     ///
     /// - Parameters:
     ///   - stream: nil when only RDMA is wanted.
+    ///   - wanted: the address, as it was asked for.
     ///   - transport: `auto` offers TCP, and RDMA too where this host can.
     public init(
         _ stream: consuming StreamListener?, on wanted: StreamAddress, transport: TransportChoice

@@ -63,7 +63,7 @@ public final class SourceServer: Sendable {
     }
 
     /// A session whose lanes are still being joined.
-    private struct Pending {
+    struct Pending {
         var offer: SessionOffer
         let port: SourcePort
         /// Of a destination that comes back.
@@ -74,7 +74,7 @@ public final class SourceServer: Sendable {
         let joined = Mailbox<Bool>()
     }
 
-    private struct State {
+    struct State {
         var pending: [UInt64: Pending] = [:]
         /// Sessions that are open, by identifier.
         var ports: [UInt64: SourcePort] = [:]
@@ -91,15 +91,12 @@ public final class SourceServer: Sendable {
         case stopped
     }
 
-    /// Handshakes beyond those that all sessions together need: refusals, strangers, and threads about to end.
-    private static let spareHandshakes = 64
-
     public let layout: RegionLayout
-    private let configuration: Configuration
-    private let state = Mutex(State())
+    let configuration: Configuration
+    let state = Mutex(State())
     let arrivals = Mailbox<Arrival>()
     /// Readable once the server is to stop.
-    private let stopEvent: Int32
+    let stopEvent: Int32
     private let acceptors = Mutex<[DedicatedThread]>([])
 
     public convenience init(listener: consuming sending SourceListener, layout: RegionLayout, configuration: Configuration) {
@@ -111,6 +108,8 @@ public final class SourceServer: Sendable {
     /// - Parameters:
     ///   - listener: takes TCP or unix connections; nil when none are wanted.
     ///   - verbs: takes RDMA connections; nil when none are wanted.
+    ///   - layout: of the memory that is offered.
+    ///   - configuration: how many may come, and what protects them.
     public init(
         listener: consuming sending StreamListener?, verbs: consuming sending VerbsListener? = nil, layout: RegionLayout,
         configuration: Configuration
@@ -193,65 +192,9 @@ public final class SourceServer: Sendable {
         arrivals.post(.stopped)
     }
 
-    // MARK: Threads
+    // MARK: Handshakes
 
-    private func acceptConnections(_ listener: consuming StreamListener) {
-        var listener = listener
-        while true {
-            do throws(StreamError) {
-                guard let connection = try listener.accept(timeoutNanoseconds: .max, wake: stopEvent) else { return }
-                admit(connection)
-            } catch {
-                arrivals.post(.failed(.cannotConnect(error.description)))
-                return
-            }
-        }
-    }
-
-    private func acceptRequests(_ listener: consuming VerbsListener) {
-        var listener = listener
-        while true {
-            do throws(VerbsError) {
-                guard let request = try listener.nextRequest(timeoutNanoseconds: .max, wake: stopEvent) else { return }
-                admit { [self] in
-                    do throws(VerbsError) {
-                        try request.accept(timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
-                    } catch {
-                        return arrivals.post(.refused(peer: request.peerDescription, SessionError(error)))
-                    }
-                    greet(.verbs(request))
-                }
-            } catch {
-                arrivals.post(.failed(.cannotConnect(error.description)))
-                return
-            }
-        }
-    }
-
-    private func admit(_ connection: consuming StreamConnection) {
-        let socket = connection.release()
-        if !admit({ [self] in greet(.stream(socket)) }) { Glibc.close(socket) }
-    }
-
-    /// Handshakes run on threads of their own; no more of them than sessions and their lanes can need.
-    @discardableResult
-    private func admit(_ handshake: @escaping @Sendable () -> Void) -> Bool {
-        // One more than sessions can need would do, were a handshake over the moment its peer learns of it.
-        let most = configuration.mostSessions * configuration.mostLanes + Self.spareHandshakes
-        let isAdmitted = state.withLock { state in
-            guard state.handshakes < most else { return false }
-            state.handshakes += 1
-            return true
-        }
-        guard isAdmitted else { return false }
-        _ = DedicatedThread(name: "handshake") { [self] in
-            handshake()
-            state.withLock { $0.handshakes -= 1 }
-        }
-        return true
-    }
-
-    private func greet(_ lane: ConnectedLane) {
+    func greet(_ lane: ConnectedLane) {
         var peer = "a destination"
         do throws(SessionError) {
             var channel = try configuration.security.channel(over: lane, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
@@ -308,7 +251,7 @@ public final class SourceServer: Sendable {
             configuration.didWithdraw(SessionTicket(offer.session))
             throw error
         }
-        complete(offer, lane: 0, channel.release())
+        complete(offer, lane: 0, channel.release(), joined)
         try awaitLanes(offer.session, joined, isNew: true)
     }
 
@@ -335,8 +278,10 @@ public final class SourceServer: Sendable {
             channel.refuse(error)
             throw error
         }
-        state.withLock { $0.pending[port.session.identifier]?.resident = resident }
-        complete(offer, lane: 0, channel.release())
+        state.withLock { state in
+            if state.pending[port.session.identifier]?.joined === pending.joined { state.pending[port.session.identifier]?.resident = resident }
+        }
+        complete(offer, lane: 0, channel.release(), pending.joined)
         try awaitLanes(offer.session, pending.joined, isNew: false)
     }
 
@@ -379,13 +324,15 @@ public final class SourceServer: Sendable {
         let free = Set(pending.lanes.indices.filter { $0 > 0 && pending.lanes[$0] == nil })
         try SourceHandshake.admit(
             &channel, hello, to: pending.offer, freeLanes: free, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
-        complete(pending.offer, lane: Int(hello.lane), channel.release())
+        complete(pending.offer, lane: Int(hello.lane), channel.release(), pending.joined)
     }
 
-    /// A lane is connected; with the last one the session is open.
-    private func complete(_ offer: SessionOffer, lane: Int, _ connected: ConnectedLane) {
+    /// A lane of an attempt is connected; with the last one the session is open. Its destination may have begun another since.
+    private func complete(_ offer: SessionOffer, lane: Int, _ connected: ConnectedLane, _ attempt: Mailbox<Bool>) {
         let (opened, isTaken) = state.withLock { state -> ((OpenedSource, ResidentMap?)?, Bool) in
-            guard var pending = state.pending[offer.session.identifier], pending.lanes[lane] == nil else { return (nil, false) }
+            guard var pending = state.pending[offer.session.identifier], pending.joined === attempt, pending.lanes[lane] == nil else {
+                return (nil, false)
+            }
             pending.lanes[lane] = connected
             let lanes = pending.lanes.compactMap { $0 }
             // All over one transport: a lane that joins over another is none of this session's.

@@ -32,6 +32,7 @@ public final class SourceSession: Sendable {
     ///   - opened: its sockets belong to the session from here on.
     ///   - memory: stays mapped until the session has ended.
     ///   - machineState: a socket to the VMM that brings its machine state and takes the return path; closed at the end.
+    ///   - configuration: how much is sent at once, and what a lost link means.
     ///   - notify: called on the session's thread with what it has to say, in order; `.ended` is the last.
     public convenience init(
         _ opened: OpenedSource, memory: SourceImage, machineState: Int32?, configuration: Configuration,

@@ -32,14 +32,17 @@ extension OpenedDestination {
     /// A session whose daemon has died, to be taken over: its source is looked for first.
     ///
     /// - Parameters:
+    ///   - ticket: what the daemon that died has kept.
     ///   - layout: as it was handed over again.
     ///   - address: where the source was.
+    ///   - configuration: as that daemon had it.
     public static func takingOver(
         _ ticket: SessionTicket, layout: RegionLayout, address: StreamAddress, configuration: DestinationConnector.Configuration
     ) -> OpenedDestination {
         OpenedDestination(
             lanes: [], features: configuration.features, layout: layout, registration: nil,
-            finder: SourceFinder(address: address, configuration: configuration, session: ticket.session, layout: layout, domain: nil))
+            finder: SourceFinder(
+                way: SourceWay(address: address), configuration: configuration, session: ticket.session, layout: layout, domain: nil))
     }
 }
 

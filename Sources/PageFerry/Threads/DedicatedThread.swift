@@ -26,7 +26,9 @@ public final class DedicatedThread: Sendable {
 
     /// Starts a thread that runs `body` once.
     ///
-    /// - Parameter name: shown by `ps -L` and debuggers; the kernel keeps 15 bytes of it.
+    /// - Parameters:
+    ///   - name: shown by `ps -L` and debuggers; the kernel keeps 15 bytes of it.
+    ///   - body: what it runs; whatever it captures is let go when it returns.
     public init(name: String, _ body: @escaping @Sendable () -> Void) {
         var handle = pthread_t()
         // SAFETY: the retained box is taken back exactly once, by the thread that was created with it.

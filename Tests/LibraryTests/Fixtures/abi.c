@@ -14,9 +14,11 @@ int main(void) {
     FIELD(pageferry_security, authority_path);
     FIELD(pageferry_security, peer_name);
     FIELD(pageferry_security, insecure);
+    FIELD(pageferry_security, reserved);
     SIZE(pageferry_source_region);
     FIELD(pageferry_source_region, name);
     FIELD(pageferry_source_region, memory_descriptor);
+    FIELD(pageferry_source_region, reserved);
     FIELD(pageferry_source_region, file_offset);
     FIELD(pageferry_source_region, length_bytes);
     SIZE(pageferry_source_options);
@@ -27,6 +29,9 @@ int main(void) {
     FIELD(pageferry_source_options, security);
     FIELD(pageferry_source_options, most_sessions);
     FIELD(pageferry_source_options, give_up_after_seconds);
+    FIELD(pageferry_source_options, adopted_descriptors);
+    FIELD(pageferry_source_options, adopted_count);
+    FIELD(pageferry_source_options, transport);
     SIZE(pageferry_destination_region);
     FIELD(pageferry_destination_region, name);
     FIELD(pageferry_destination_region, address);
@@ -34,6 +39,7 @@ int main(void) {
     FIELD(pageferry_destination_region, page_size_bytes);
     FIELD(pageferry_destination_region, userfault_descriptor);
     FIELD(pageferry_destination_region, memory_descriptor);
+    FIELD(pageferry_destination_region, reserved);
     FIELD(pageferry_destination_region, file_offset);
     SIZE(pageferry_destination_options);
     FIELD(pageferry_destination_options, size);
@@ -45,12 +51,17 @@ int main(void) {
     FIELD(pageferry_destination_options, window_bytes);
     FIELD(pageferry_destination_options, no_push);
     FIELD(pageferry_destination_options, give_up_after_seconds);
+    FIELD(pageferry_destination_options, adopted_descriptors);
+    FIELD(pageferry_destination_options, adopted_count);
+    FIELD(pageferry_destination_options, transport);
     SIZE(pageferry_event);
+    FIELD(pageferry_event, size);
     FIELD(pageferry_event, kind);
     FIELD(pageferry_event, status);
     FIELD(pageferry_event, session);
     FIELD(pageferry_event, text);
     SIZE(pageferry_statistics);
+    FIELD(pageferry_statistics, size);
     FIELD(pageferry_statistics, sessions);
     FIELD(pageferry_statistics, total_pages);
     FIELD(pageferry_statistics, missing_pages);
@@ -76,6 +87,9 @@ int main(void) {
     VALUE(PAGEFERRY_ERROR_PROCESS);
     VALUE(PAGEFERRY_ERROR_CANCELLED);
     VALUE(PAGEFERRY_ERROR_SYSTEM);
+    VALUE(PAGEFERRY_TRANSPORT_STREAM);
+    VALUE(PAGEFERRY_TRANSPORT_RDMA);
+    VALUE(PAGEFERRY_TRANSPORT_AUTO);
     VALUE(PAGEFERRY_EVENT_SERVING);
     VALUE(PAGEFERRY_EVENT_PAUSED);
     VALUE(PAGEFERRY_EVENT_RESTORED);

@@ -1,0 +1,1 @@
+#include "pageferry-handoff.h"
