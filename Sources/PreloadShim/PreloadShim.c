@@ -19,6 +19,8 @@
 // Set by the constructor; until then, and without configuration, every call passes through.
 static int enabled;
 static uint32_t expected_count;
+// Whether the operator has said how many mappings make the RAM, so that what comes later is no part of it.
+static int is_count_given;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 // Guarded by the lock.
 static uint32_t handed_over_count;
@@ -94,19 +96,21 @@ __attribute__((constructor)) static void configure(void) {
     uint64_t count = shim_number("PAGEFERRY_RAM_COUNT", getenv("PAGEFERRY_RAM_COUNT"), patterns > 0 ? patterns : 1);
     if (count < 1 || count > 256) shim_die("PAGEFERRY_RAM_COUNT must lie between 1 and 256");
     expected_count = (uint32_t)count;
+    is_count_given = getenv("PAGEFERRY_RAM_COUNT") != NULL;
     enabled = 1;
 }
 
-// Hands over a mapping just made. False when it must not be: the RAM was complete before, and what is mapped over it or
-// added to it now nobody would serve.
-static int hand_over(const struct shim_region *region) {
-    if (handed_over_count == expected_count) return 0;
+// Whether a mapping made when the RAM was complete may be: another one of its files nobody would serve. Memory of its own
+// is the VMM's, plugged in later, as long as it is sure that none of the RAM was missing.
+static int may_be_mapped_later(int file) { return is_count_given && !shim_handoff_has(file); }
+
+// Hands over a mapping just made.
+static void hand_over(const struct shim_region *region) {
     leave_environment();
     handed_over_by = getpid();
     shim_handoff_region(region);
     handed_over_count++;
     if (handed_over_count == expected_count) shim_handoff_ready(handed_over_count);
-    return 1;
 }
 
 static void *map(void *address, size_t length, int protection, int flags, int file, off_t offset) {
@@ -126,9 +130,11 @@ static void *map(void *address, size_t length, int protection, int flags, int fi
     // A forked child owns none of the guest's memory.
     if (handed_over_by == 0 || handed_over_by == getpid()) {
         enum shim_match match = shim_match_file(file, length);
-        if (match != SHIM_NO_MATCH && shared) {
+        if (match != SHIM_NO_MATCH && handed_over_count == expected_count) {
+            accepted = may_be_mapped_later(file);
+        } else if (match != SHIM_NO_MATCH && shared) {
             struct shim_region region = { mapped, length, file, offset };
-            accepted = hand_over(&region);
+            hand_over(&region);
         } else if (match == SHIM_MATCH_BY_NAME) {
             shim_die("the guest's RAM file is mapped privately; add share=on to its memory backend");
         }

@@ -32,6 +32,15 @@ void shim_handoff_region(const struct shim_region *region) {
     if (pageferry_handoff_shared(&handoff, name, region->address, region->length, region->file, (uint64_t)region->offset) < 0) die();
 }
 
+int shim_handoff_has(int file) {
+    struct stat given, known;
+    if (fstat(file, &given) < 0) return 0;
+    for (uint32_t index = 0; index < region_count; index++) {
+        if (fstat(regions[index].descriptors[1], &known) == 0 && known.st_dev == given.st_dev && known.st_ino == given.st_ino) return 1;
+    }
+    return 0;
+}
+
 // Waits for the daemon's end, then for the next one, for as long as the VMM lives.
 static void *keep_attached(void *unused) {
     (void)unused;

@@ -32,6 +32,8 @@ enum shim_match shim_match_file(int file, size_t length);
 void shim_handoff_configure(const char *socket_path, const char *device, const char *timeout_seconds);
 void shim_handoff_region(const struct shim_region *region);
 void shim_handoff_ready(uint32_t count);
+// Whether the file is one of those handed over.
+int shim_handoff_has(int file);
 
 // Prints one line and ends the process without running anything of it.
 _Noreturn void shim_die(const char *format, ...) __attribute__((format(printf, 1, 2)));

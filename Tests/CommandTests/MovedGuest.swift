@@ -12,6 +12,7 @@ final class MovedGuest {
     let destination: GuestMachine
     private let sourceQemu: Program
     private var sourceDaemon: Program?
+    private var isDestinationStarted = false
 
     /// Emulated boots take seconds; on a busy host, minutes.
     private static let bootNanoseconds = 240 * seconds
@@ -36,6 +37,12 @@ final class MovedGuest {
     deinit {
         source.port.stop()
         destination.port.stop()
+        if !isDestinationStarted { close(destination.port.theirs) }
+    }
+
+    private func startDestinationPort() {
+        isDestinationStarted = true
+        destination.port.start()
     }
 
     /// Waits until the guest has worked for a while.
@@ -60,7 +67,7 @@ final class MovedGuest {
             ["destination", "--connect", address, "--json", scratch.file("destination.json")] + options + ["--"] + launcher
                 + destination.arguments,
             in: scratch, inheriting: destination.inherited)
-        destination.port.start()
+        startDestinationPort()
         return daemon
     }
 
@@ -79,7 +86,7 @@ final class MovedGuest {
         let qemu = try Program(
             launcher + destination.arguments.dropFirst() + ["-incoming", "defer"], in: scratch, environment: environment,
             inheriting: destination.inherited)
-        destination.port.start()
+        startDestinationPort()
         return (daemon, qemu)
     }
 

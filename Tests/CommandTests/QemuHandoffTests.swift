@@ -14,7 +14,8 @@ import Testing
 
     private func destination(_ source: Program, _ options: [String] = [], environment: [String: String] = [:]) throws -> Program {
         let daemon = try Program.pageferry(
-            ["destination", "--connect", try source.address(), "--handoff", handoff, "--qmp", "\(scratch.file("destination")).qmp"] + options,
+            ["destination", "--connect", try source.address(), "--handoff", handoff, "--qmp", "\(scratch.file("destination")).qmp"]
+                + options,
             in: scratch, environment: environment)
         try #require(daemon.says("waiting for"), "\(daemon.errorOutput)")
         return daemon
@@ -49,9 +50,16 @@ import Testing
         let other = try launched(machine("destination", [1, 0]))
         #expect(daemon.exitCode() == 0, "\(daemon.errorOutput) \(other.errorOutput)")
         #expect(source.exitCode() == 0, "\(source.errorOutput)")
-        #expect(try scratch.status("destination") == "running")
         qemu.end()
-        try QMPClient(connectingTo: "\(scratch.file("destination")).qmp").execute("quit")
+        let monitor = try QMPClient(connectingTo: "\(scratch.file("destination")).qmp")
+        #expect(try monitor.execute("query-status")["status"]?.string == "running")
+        // What is plugged in later is the machine's own, however it is mapped.
+        for share in [true, false] {
+            let size = JSONValue.integer(32 << 20)
+            try monitor.execute(
+                "object-add", ["qom-type": "memory-backend-memfd", "id": .string("later\(share)"), "size": size, "share": .boolean(share)])
+        }
+        try monitor.execute("quit")
         #expect(other.exitCode() == 0, "\(other.errorOutput)")
         scratch.expectNothingLeft(except: ["source.qmp"])
     }
@@ -70,7 +78,10 @@ import Testing
     /// Nobody serves a machine: whoever started its QEMU learns why it ended.
     @Test func theSourceIsNotThere() throws {
         let daemon = try Program.pageferry(
-            ["destination", "--connect", "unix:\(scratch.file("nobody"))", "--handoff", handoff, "--qmp", "\(scratch.file("destination")).qmp"],
+            [
+                "destination", "--connect", "unix:\(scratch.file("nobody"))", "--handoff", handoff, "--qmp",
+                "\(scratch.file("destination")).qmp",
+            ],
             in: scratch)
         try #require(daemon.says("waiting for"), "\(daemon.errorOutput)")
         let other = try launched(scratch.machine("destination"))
