@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 static struct pageferry_handoff handoff;
 
@@ -35,8 +36,8 @@ void shim_handoff_region(const struct shim_region *region) {
 int shim_handoff_has(int file) {
     struct stat given, known;
     if (fstat(file, &given) < 0) return 0;
-    for (uint32_t index = 0; index < region_count; index++) {
-        if (fstat(regions[index].descriptors[1], &known) == 0 && known.st_dev == given.st_dev && known.st_ino == given.st_ino) return 1;
+    for (uint32_t index = 0; index < handoff.region_count; index++) {
+        if (fstat(handoff.regions[index].file, &known) == 0 && known.st_dev == given.st_dev && known.st_ino == given.st_ino) return 1;
     }
     return 0;
 }
