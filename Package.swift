@@ -18,7 +18,7 @@ let tests: [SwiftSetting] = [
 let package = Package(
     name: "pageferry",
     products: [
-        .library(name: "PageFerry", targets: ["PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff"]),
+        .library(name: "PageFerry", targets: ["PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "ProcessMemory"]),
         .library(name: "PageEngine", targets: ["PageCore", "PageWire", "PageEngine", "HostMemory"]),
         .executable(name: "pageferry", targets: ["pageferry"]),
         .library(name: "PageFerryLibrary", type: .static, targets: ["PageFerryLibrary"]),
@@ -63,6 +63,7 @@ let package = Package(
         .target(name: "NativeHandoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault", "PageFerry"], swiftSettings: strict),
         .target(name: "FirecrackerHandoff", dependencies: ["CShims", "PageCore", "Userfault", "NativeHandoff"], swiftSettings: strict),
         .target(name: "Handoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault"], swiftSettings: strict),
+        .target(name: "ProcessMemory", dependencies: ["CShims", "PageCore", "HostMemory", "PageFerry"], swiftSettings: strict),
         // The library for C and everything that speaks C: the header, and what is behind it. `scripts/build-library` links it.
         .target(name: "CPageFerry"),
         // A VMM's side of the hand-off protocol: one header.
@@ -86,7 +87,7 @@ let package = Package(
         .target(
             name: "Benchmarking",
             dependencies: [
-                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "NativeHandoff", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "HostMemory", "StreamTransport", "Userfault",
                 "Verbs", "SecureStream", "PageSimulation", "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
@@ -95,8 +96,8 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
-                "SecureStream", "ServiceManager", "Confinement", "NativeHandoff", "FirecrackerHandoff", "Handoff", "PageSimulation", "Demonstration", "Benchmarking",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "SecureStream", "ServiceManager", "Confinement", "NativeHandoff", "FirecrackerHandoff", "Handoff", "ProcessMemory", "PageSimulation", "Demonstration",
+                "Benchmarking", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict
@@ -126,6 +127,7 @@ let package = Package(
         .testTarget(name: "VerbsTests", dependencies: ["Verbs"], swiftSettings: tests),
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "HandoffTests", dependencies: ["NativeHandoff", "FirecrackerHandoff", "Handoff", "CShims", "TestSupport"], swiftSettings: tests),
+        .testTarget(name: "ProcessMemoryTests", dependencies: ["ProcessMemory", "HostMemory", "PageCore", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SecureStreamTests", dependencies: ["SecureStream", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation", "PageEngine", "PageWire"], swiftSettings: tests),
         .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Demonstration", "NativeHandoff", "Handoff", "SecureStream", "Verbs", "VerbsTransport", "TestSupport"], swiftSettings: tests),

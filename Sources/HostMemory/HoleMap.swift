@@ -12,7 +12,8 @@ public struct HoleMap: Sendable {
     /// No holes are known: every page is looked at.
     public static let empty = HoleMap(holes: [])
 
-    private init(holes: [Range<PageIndex>]) { self.holes = holes }
+    /// Holes that were found otherwise: runs of pages, ascending, none of them empty, apart from each other.
+    public init(holes: [Range<PageIndex>]) { self.holes = holes }
 
     /// Walks `pageCount` pages of `file` from `fileOffset` on. Holes of hugetlbfs are not known to the kernel: none.
     public init(
@@ -36,6 +37,13 @@ public struct HoleMap: Sendable {
             page = max(page + 1, (data.upperBound - fileOffset + pageSize.bytes - 1) >> pageSize.shift)
         }
         self.holes = holes
+    }
+
+    /// The first run of pages in `pages` that were holes; nil when there is none. O(log holes).
+    public func firstHole(in pages: Range<PageIndex>) -> Range<PageIndex>? {
+        let number = firstHole(endingAfter: pages.lowerBound)
+        guard number < holes.count, holes[number].lowerBound < pages.upperBound else { return nil }
+        return holes[number].clamped(to: pages)
     }
 
     /// The number of the first hole that ends behind `page`. O(log holes).

@@ -41,6 +41,8 @@ public enum SessionError: Error, Sendable, Hashable {
     case cannotKeepSession(String)
     /// The process whose memory this is has ended.
     case processEnded
+    /// What a source serves is not there any more as it was; the text says why.
+    case memoryLost(String)
     /// The machine state is larger than any.
     case machineStateTooLarge
     case cancelled
@@ -74,7 +76,7 @@ extension SessionError: CustomStringConvertible {
             error.description
         case .unexpectedFrame(let kind):
             "the peer sent a \(kind) frame where none belongs; it is damaged or hostile, and the session ends"
-        case .memory(let text):
+        case .memory(let text), .memoryLost(let text):
             text
         case .unevenMemory(let path, let lengthBytes, let pageBytes):
             "the memory file '\(path)' has \(lengthBytes) bytes, which is not one or more whole pages of \(pageBytes) bytes; give a memory file as it was saved, or pad it with zeros"
@@ -100,7 +102,7 @@ extension SessionError: CustomStringConvertible {
             case .wrongRole: .wrongRole
             case .unknownSession: .unknownSession
             case .violation, .damagedFrame, .unexpectedFrame, .notPageFerry, .machineStateTooLarge: .protocolViolation
-            case .memory, .cannotOpenMemory, .unevenMemory: .memory
+            case .memory, .memoryLost, .cannotOpenMemory, .unevenMemory: .memory
             case .processEnded: .virtualMachine
             case .cancelled: .cancelled
             case .peerFailed(let failure): failure.code

@@ -23,7 +23,7 @@ struct LibraryError: Error {
             case .notPageFerry, .versionMismatch, .wrongRole, .violation, .damagedFrame, .unexpectedFrame, .machineStateTooLarge:
                 PAGEFERRY_ERROR_PROTOCOL
             case .regionMismatch: PAGEFERRY_ERROR_MISMATCH
-            case .memory, .cannotOpenMemory, .unevenMemory: PAGEFERRY_ERROR_MEMORY
+            case .memory, .memoryLost, .cannotOpenMemory, .unevenMemory: PAGEFERRY_ERROR_MEMORY
             case .notTrusted, .badCredentials: PAGEFERRY_ERROR_TRUST
             case .linkLost, .timedOut, .unknownSession: PAGEFERRY_ERROR_LINK
             case .peerFailed: PAGEFERRY_ERROR_PEER

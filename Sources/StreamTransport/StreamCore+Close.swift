@@ -9,7 +9,14 @@ extension StreamCore {
         while deadline.remainingNanoseconds > 0, someLane({ !$0.isDrained }) {
             poll(&handler, wait: WaitPolicy(timeoutNanoseconds: deadline.remainingNanoseconds))
         }
-        for index in 0..<lanes.count { lanes[index].endSending() }
+        // A peer that learns that a bulk lane has ended takes the link for lost. What was said last went over the urgent lane: it gets to
+        // read that first, and hangs up.
+        lanes[0].endSending()
+        let lastWord = Deadline(after: lanes.count > 1 ? min(Self.lastWordNanoseconds, deadline.remainingNanoseconds) : 0)
+        while lanes[0].isOpen, lastWord.remainingNanoseconds > 0 {
+            poll(&handler, wait: WaitPolicy(timeoutNanoseconds: lastWord.remainingNanoseconds))
+        }
+        for index in 1..<max(1, lanes.count) { lanes[index].endSending() }
         // Reading on until the peer closes too: bytes left unread would turn our close into a reset, and the peer
         // might lose what we have just sent.
         let grace = Deadline(after: min(Self.closeGraceNanoseconds, deadline.remainingNanoseconds))
@@ -19,6 +26,8 @@ extension StreamCore {
         endNow()
     }
 
+    /// How long `close` leaves the peer alone with the last words.
+    private static var lastWordNanoseconds: UInt64 { 1_000_000_000 }
     /// How long `close` waits for the peer's own close.
     private static var closeGraceNanoseconds: UInt64 { 100_000_000 }
     /// How long operations that have been shut down may take to complete.

@@ -1,6 +1,7 @@
 /// What became of an attempt to make a range of pages visible to the guest.
 public enum InstallOutcome: Sendable, Hashable {
-    /// Every page of the range is now mapped; at least one by this call. Waiting threads run.
+    /// Every page of the range is now mapped, at least one by this call, but for those that nobody can touch, since their addresses are
+    /// not mapped, or not registered, any more. Waiting threads run.
     case installed
     /// Every page of the range was mapped before. Waiting threads were woken.
     case alreadyPresent

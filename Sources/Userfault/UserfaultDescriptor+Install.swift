@@ -3,8 +3,10 @@ import Glibc
 import PageCore
 
 // Installing pages. Each call completes its range as far as it can: a page that was mapped before (EEXIST) is stepped
-// over, and the kernel's partial successes (EAGAIN with bytes done) are continued. Every turn of the loop gets at least
-// one page further or ends it, so it makes at most one turn a page. No allocation.
+// over, and the kernel's partial successes (EAGAIN with bytes done) are continued. The kernel takes a range only within one of the
+// process's mappings, and an mprotect or madvise of a part makes several of one (ENOENT, as for what is not mapped at all): such a
+// range is halved until it fits, and a single page that does not is stepped over. So the loop makes at most one turn a page, and a
+// few at each boundary. No allocation.
 
 extension UserfaultDescriptor {
     /// Maps the pages of [address, address + lengthBytes), whose bytes are already in the file's page cache, and wakes
@@ -65,12 +67,22 @@ extension UserfaultDescriptor {
         precondition(lengthBytes > 0 && lengthBytes & (pageSize.bytes - 1) == 0, "installs are whole pages")
         var done = 0
         var presentBytes = 0
+        var absentBytes = 0
+        /// What is tried at once: all that is left, but behind a boundary.
+        var most = lengthBytes
         var obstacle: InstallObstacle?
         while done < lengthBytes && obstacle == nil {
-            let answer = step(done, lengthBytes - done)
+            let piece = min(most, lengthBytes - done)
+            let answer = step(done, piece)
             switch answer.error {
             case 0:
-                done = lengthBytes
+                done += piece
+                most = lengthBytes
+            case ENOENT where absenceMeansUnregistered && piece > pageSize.bytes:
+                most = max(pageSize.bytes, piece / 2 & -pageSize.bytes)
+            case ENOENT where absenceMeansUnregistered:
+                done += pageSize.bytes
+                absentBytes += pageSize.bytes
             case EAGAIN where answer.done > 0:
                 // Stopped in the middle; the reason comes with the next attempt.
                 done += Int(answer.done)
@@ -79,13 +91,13 @@ extension UserfaultDescriptor {
                 presentBytes += pageSize.bytes
             case EAGAIN: obstacle = .retryAfterEvents
             case ESRCH: obstacle = .vmmGone
-            case ENOENT where absenceMeansUnregistered: obstacle = .unregistered
             case let code: obstacle = .failed(code: code)
             }
         }
         // The kernel wakes only those whose page it mapped itself just now. Failure to wake means that nobody is left.
         if presentBytes > 0 { _ = pageferry_userfault_wake(rawValue, UInt64(address), UInt64(done)) }
+        if absentBytes == lengthBytes { return .unregistered }
         if let obstacle { return InstallOutcome(doneBytes: done, obstacle: obstacle) }
-        return presentBytes == lengthBytes ? .alreadyPresent : .installed
+        return presentBytes + absentBytes == lengthBytes ? .alreadyPresent : .installed
     }
 }

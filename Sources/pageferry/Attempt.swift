@@ -2,6 +2,7 @@ import Handoff
 import HostMemory
 import NativeHandoff
 import PageFerry
+import ProcessMemory
 import StreamTransport
 
 // One overload a module's error: what a library throws becomes the operator's line and exit code.
@@ -20,6 +21,25 @@ func attempt<Result: ~Copyable>(_ body: () throws(QemuError) -> Result) throws(C
 
 func attempt<Result: ~Copyable>(_ body: () throws(HandoffError) -> Result) throws(CommandFailure) -> Result {
     do throws(HandoffError) { return try body() } catch { throw CommandFailure(error) }
+}
+
+func attempt<Result: ~Copyable>(_ body: () throws(ProcessMemoryError) -> Result) throws(CommandFailure) -> Result {
+    do throws(ProcessMemoryError) { return try body() } catch { throw CommandFailure(error) }
+}
+
+extension CommandFailure {
+    init(_ error: ProcessMemoryError) {
+        let status: ExitStatus =
+            switch error {
+            case .noProcess, .nothingToServe: .noInput
+            case .notPermitted: .noPermission
+            case .notStopped, .ran, .pagedByAnother: .temporaryFailure
+            case .ended: .software
+            case .tooManyRegions, .runsNotCounted: .configuration
+            case .malformedMapping, .unreadable, .systemCall, .memory: .operatingSystem
+            }
+        self.init(error.description, status)
+    }
 }
 
 extension CommandFailure {

@@ -54,8 +54,8 @@ struct CacheCommand: ParsableCommand {
         sessions.pauseNanoseconds = paging.pause.nanoseconds(orElse: 600_000_000_000)
         service.ready("caching \(paging.connect) (\(opened.layout.totalBytes >> 20) MiB) on \(listener.description)")
         try ImageService(
-            image: cached.image, server: SourceServer(listener: listener, layout: cached.image.layout, configuration: configuration),
-            sessionConfiguration: sessions, mostSessions: 0,
+            startSession: ImageService.serving(cached.image, sessions),
+            server: SourceServer(listener: listener, layout: cached.image.layout, configuration: configuration), mostSessions: 0,
             state: state, control: control, confinement: paging.confinement, filling: { notice throws(CommandFailure) in try follow(notice, session) }
         ).run(events)
         withExtendedLifetime((session, cached)) {}

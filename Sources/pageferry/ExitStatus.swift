@@ -46,6 +46,7 @@ struct CommandFailure: Error {
             case .badCredentials: .configuration
             case .memory: .operatingSystem
             case .processEnded: .software
+            case .memoryLost: .temporaryFailure
             case .peerFailed(let failure):
                 switch failure.code {
                 case .versionMismatch, .protocolViolation, .wrongRole: .protocolError

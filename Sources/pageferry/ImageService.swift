@@ -1,8 +1,12 @@
+import PageCore
 import PageEngine
 import PageFerry
 
-/// Serves one image to any number of destinations, each on a thread of its own.
+/// Serves the same memory to any number of destinations, each on a thread of its own.
 struct ImageService {
+    /// Begins to serve a destination.
+    typealias Start = @Sendable (OpenedSource, @escaping @Sendable (SourceNotice) -> Void) -> SourceSession
+
     enum Event: Sendable {
         case opened(OpenedSource)
         case refused(String, SessionError)
@@ -13,9 +17,8 @@ struct ImageService {
         case signal(Int32)
     }
 
-    let image: SourceImage
+    let startSession: Start
     let server: SourceServer
-    let sessionConfiguration: SourceSession.Configuration
     /// Sessions after which it ends; 0 for none.
     let mostSessions: Int
     /// Where sessions are put down before their destinations hear of them; nil for nowhere.
@@ -24,6 +27,10 @@ struct ImageService {
     let confinement: ConfinementArguments
     /// What is made of the session that fills the image; nil for one that is whole.
     var filling: ((DestinationNotice) throws(CommandFailure) -> Void)?
+    /// Throws once what is served can no longer be had; asked a few times a second. nil for what nobody can change.
+    var verify: (() throws(CommandFailure) -> Void)?
+
+    private static let verifyIntervalNanoseconds: UInt64 = 200_000_000
 
     func run(_ events: Mailbox<Event>) throws(CommandFailure) {
         let server = server
@@ -49,9 +56,19 @@ struct ImageService {
         var running: [Int: (session: SourceSession, controlNumber: Int)] = [:]
         var started = 0
         var ended = 0
-        while let event = events.next() {
+        var failure: CommandFailure?
+        while true {
+            if failure == nil { failure = lost(running.values.map(\.session)) }
+            if let failure, running.isEmpty { throw failure }
+            let deadline = verify == nil ? nil : MonotonicClock.nowNanoseconds() + Self.verifyIntervalNanoseconds
+            guard let event = events.next(deadlineNanoseconds: deadline) else { continue }
             switch event {
             case .opened(let opened):
+                if let failure {
+                    opened.refuse(.memoryLost(failure.text))
+                    server.sessionEnded()
+                    continue
+                }
                 started += 1
                 Console.info("session \(started): \(opened.peer) pulls")
                 let session = start(opened, started, events)
@@ -66,7 +83,8 @@ struct ImageService {
                 }
                 server.sessionEnded()
                 ended += 1
-                Console.info("session \(number): \(peer) " + (reason.map { "ended: \($0)" } ?? "has every page") + "; \(sentBytes >> 10) KiB sent")
+                Console.info(
+                    "session \(number): \(peer) " + (reason.map { "ended: \($0)" } ?? "has every page") + "; \(sentBytes >> 10) KiB sent")
                 if mostSessions > 0, ended >= mostSessions { return }
             case .refused(let peer, let error):
                 Console.info("refused \(peer): \(error)")
@@ -84,10 +102,21 @@ struct ImageService {
         }
     }
 
+    /// - Returns: why the memory can no longer be had; its sessions then end that owe pages of it.
+    private func lost(_ running: [SourceSession]) -> CommandFailure? {
+        do throws(CommandFailure) {
+            try verify?()
+            return nil
+        } catch {
+            for session in running { session.memoryLost(.memoryLost(error.text)) }
+            return error
+        }
+    }
+
     private func start(_ opened: OpenedSource, _ number: Int, _ events: Mailbox<Event>) -> SourceSession {
         let ticket = opened.ticket
         let state = state
-        return SourceSession(opened, memory: image, machineState: nil, configuration: sessionConfiguration) { notice in
+        return startSession(opened) { notice in
             switch notice {
             case .allResident:
                 // Before the destination hears of it: one that asks later asks in vain, and knows why.
@@ -100,6 +129,13 @@ struct ImageService {
             default: break
             }
         }
+    }
+}
+
+extension ImageService {
+    /// Sessions that read one image.
+    static func serving(_ image: SourceImage, _ configuration: SourceSession.Configuration) -> Start {
+        { SourceSession($0, memory: image, machineState: nil, configuration: configuration, notify: $1) }
     }
 }
 

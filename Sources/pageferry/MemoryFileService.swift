@@ -23,8 +23,8 @@ struct MemoryFileService {
             try command.security.check(address, command.transport)
         }
         try ImageService(
-            image: image, server: SourceServer(listener: listener, layout: image.layout, configuration: configuration),
-            sessionConfiguration: command.sessionConfiguration,
+            startSession: ImageService.serving(image, command.sessionConfiguration),
+            server: SourceServer(listener: listener, layout: image.layout, configuration: configuration),
             mostSessions: command.sessions, state: state, control: control, confinement: command.confinement
         ).run(events)
     }

@@ -12,11 +12,13 @@ import StreamTransport
 struct SourceCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "source",
-        abstract: "Serve a virtual machine (--qmp) or a memory file (--memory) to another host.",
+        abstract: "Serve a virtual machine (--qmp), a memory file (--memory) or a stopped process's memory (--pid) to another host.",
         discussion: """
             With --qmp, one destination takes the running machine over: it is stopped here and resumes there, and its pages follow.
             Until the switch is committed any failure leaves the machine running here.
             With --memory, any number of destinations may pull the file, which must not change meanwhile.
+            With --pid, any number of destinations may pull the memory of a process that somebody has stopped and keeps stopped; --layout
+            tells where it lies.
             """
     )
 
@@ -25,6 +27,12 @@ struct SourceCommand: ParsableCommand {
 
     @Option(help: ArgumentHelp("Memory file to serve: a snapshot's memory, an image. Given several times: a region each, in this order.", valueName: "path"))
     var memory: [String] = []
+
+    @Option(help: ArgumentHelp("Process whose memory to serve; all its threads are stopped (SIGSTOP, ptrace, a frozen cgroup).", valueName: "pid"))
+    var pid: Int32?
+
+    @Option(help: ArgumentHelp("With --pid: write here which addresses make which region, before anything is served.", valueName: "file"))
+    var layout: String?
 
     @Option(help: ArgumentHelp("Serve the memory file in pages of this size: 4K, or 2M when it is for a machine on huge pages; the file's own by default.", valueName: "size"))
     var pageSize: SizeArgument?
@@ -38,7 +46,7 @@ struct SourceCommand: ParsableCommand {
     @Option(help: "Largest number of bulk lanes granted to a destination.")
     var bulkLanes = 4
 
-    @Option(help: "Serve this many sessions of a memory file, then end; 0 serves until stopped.")
+    @Option(help: "Serve this many sessions of a memory file or a process, then end; 0 serves until stopped.")
     var sessions = 0
 
     @OptionGroup var polling: PollArguments
@@ -60,8 +68,12 @@ struct SourceCommand: ParsableCommand {
     var quitSource = false
 
     func validate() throws {
-        guard (qmp == nil) == !memory.isEmpty else {
-            throw ValidationError("give either --qmp PATH (a running machine) or --memory PATH (a memory file)")
+        guard [qmp != nil, !memory.isEmpty, pid != nil].count(where: { $0 }) == 1 else {
+            throw ValidationError("give one of --qmp PATH (a running machine), --memory PATH (a memory file) and --pid PID (a stopped process)")
+        }
+        guard layout == nil || pid != nil else { throw ValidationError("--layout goes with --pid: other memory has no addresses here") }
+        guard pid == nil || transport != .rdma else {
+            throw ValidationError("a process's memory is read page by page, and goes over TCP alone; leave --transport rdma out")
         }
         guard pageSize == nil || !memory.isEmpty else { throw ValidationError("--page-size goes with --memory; a running machine has its own") }
         if let pageSize, PageSize(bytes: pageSize.bytes) == nil { throw ValidationError("--page-size takes 4K or 2M") }
@@ -73,15 +85,21 @@ struct SourceCommand: ParsableCommand {
         try reportingFailure { () throws(CommandFailure) in
             if let qmp {
                 try QemuSourceMigration(command: self, qmpPath: qmp).run()
+            } else if let pid {
+                try ProcessService(command: self, process: pid).run()
             } else {
                 try MemoryFileService(command: self, paths: memory).run()
             }
         }
     }
 
+    /// RDMA reads memory where it lies, which a process's does not here.
+    private var offeredTransport: TransportChoice { pid == nil ? transport : .tcp }
+
     /// Listens, and says why not by RDMA when that was tried.
     func openListener() throws(CommandFailure) -> SourceListener {
         let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: listen) }
+        let transport = offeredTransport
         try security.check(address, transport)
         let stream: StreamListener? = transport == .rdma ? nil : try attempt { () throws(StreamError) in try StreamListener(onLingering: address) }
         let listener: SourceListener
@@ -104,7 +122,7 @@ struct SourceCommand: ParsableCommand {
         configuration.features = features
         configuration.security = try security.security(.server)
         // RDMA has a control lane beside the urgent one.
-        configuration.mostLanes = min(Hello.mostLanes, (transport == .tcp ? 1 : 2) + bulkLanes)
+        configuration.mostLanes = min(Hello.mostLanes, (offeredTransport == .tcp ? 1 : 2) + bulkLanes)
         configuration.mostSessions = mostSessions
         return configuration
     }

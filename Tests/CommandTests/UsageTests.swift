@@ -16,7 +16,7 @@ import Testing
     }
 
     @Test func sourceWithTwoThingsToServe() throws {
-        try expectRefusal(["source", "--qmp", "/a", "--memory", "/b"], code: 64, says: ["either", "--qmp PATH"], in: scratch)
+        try expectRefusal(["source", "--qmp", "/a", "--memory", "/b"], code: 64, says: ["give one of", "--qmp PATH"], in: scratch)
     }
 
     @Test(arguments: [["--bulk-lanes", "16"], ["--sessions", "-1"], ["--spin", "2000000"]])

@@ -32,7 +32,7 @@ enum LibraryFiles {
     }
 
     /// Runs a shell's command in the scratch directory, with the library to be found; its output, both streams.
-    private func run(_ command: String, code: Int32 = 0, location: SourceLocation = #_sourceLocation) throws -> String {
+    func run(_ command: String, code: Int32 = 0, location: SourceLocation = #_sourceLocation) throws -> String {
         let output = "\(scratch)/output"
         let line = """
             cd '\(scratch)' && export PKG_CONFIG_PATH='\(LibraryFiles.directory)' LD_LIBRARY_PATH='\(LibraryFiles.directory)' && \
@@ -63,7 +63,7 @@ enum LibraryFiles {
         return (bytes, output)
     }
 
-    private func clean() { try? FileManager.default.removeItem(atPath: scratch) }
+    func clean() { try? FileManager.default.removeItem(atPath: scratch) }
 
     @Test func cPagesIn() throws {
         defer { clean() }

@@ -17,9 +17,30 @@ final class LocalSource: Sendable {
 
     struct SessionEnd: Sendable { let reason: SessionError? }
 
+    /// How a session begins.
+    typealias Start = @Sendable (OpenedSource, SourceSession.Configuration, @escaping @Sendable (SourceNotice) -> Void) -> SourceSession
+
     /// - Parameter startsAtOnce: whether the memory is final from the start; otherwise `guestStopped` makes it so.
-    init(_ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
+    convenience init(
+        _ image: SourceImage, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
         pauseNanoseconds: UInt64 = 0, configure: (inout SourceServer.Configuration) -> Void = { _ in }
+    ) throws {
+        try self.init(
+            layout: image.layout, name: name, startsAtOnce: startsAtOnce, mostLanes: mostLanes, link: link,
+            pauseNanoseconds: pauseNanoseconds, configure: configure
+        ) { SourceSession($0, memory: image, machineState: nil, configuration: $1, notify: $2) }
+    }
+
+    /// Of pages that each session asks for.
+    convenience init<Source: PageSource>(pages source: Source, name: String, pauseNanoseconds: UInt64 = 0) throws {
+        try self.init(layout: source.layout, name: name, pauseNanoseconds: pauseNanoseconds) {
+            SourceSession($0, source: source, configuration: $1, notify: $2)
+        }
+    }
+
+    private init(
+        layout: RegionLayout, name: String, startsAtOnce: Bool = true, mostLanes: Int = 6, link: Link = .unix,
+        pauseNanoseconds: UInt64, configure: (inout SourceServer.Configuration) -> Void = { _ in }, start: @escaping Start
     ) throws {
         let wanted = link.address(name)
         let listener = try SourceListener(
@@ -29,7 +50,7 @@ final class LocalSource: Sendable {
         configuration.mostLanes = mostLanes
         configuration.mostSessions = 8
         configure(&configuration)
-        let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
+        let server = SourceServer(listener: listener, layout: layout, configuration: configuration)
         let ends = Mailbox<SessionEnd>()
         self.server = server
         self.ends = ends
@@ -39,7 +60,7 @@ final class LocalSource: Sendable {
             while let opened = try? server.nextSession(refused: { _, error in ends.post(SessionEnd(reason: error)) }) {
                 var configuration = SourceSession.Configuration()
                 configuration.pauseNanoseconds = pauseNanoseconds
-                let session = SourceSession(opened, memory: image, machineState: nil, configuration: configuration) { notice in
+                let session = start(opened, configuration) { notice in
                     if case .ended(let reason) = notice {
                         server.sessionEnded()
                         ends.post(SessionEnd(reason: reason))

@@ -12,12 +12,12 @@ import Testing
     /// Lower modules first; a module imports only modules before it.
     static let order = [
         "CShims", "ServiceManager", "CSeccomp", "Confinement", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Verbs", "Userfault",
-        "StreamTransport", "VerbsTransport", "COpenSSL", "SecureStream", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "CPageFerry", "PageFerryLibrary", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
+        "StreamTransport", "VerbsTransport", "COpenSSL", "SecureStream", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "ProcessMemory", "CPageFerry", "PageFerryLibrary", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
     ]
     /// Modules that must not pull in Foundation, and what they may import beside our own.
     static let foundationFree = [
         "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Userfault", "StreamTransport", "PageFerry",
-        "PageSimulation",
+        "ProcessMemory", "PageSimulation",
     ]
     /// Modules that never touch the outside: the state machines and what they are made of.
     static let pure = ["PageWire", "PageEngine", "PageSimulation"]
@@ -105,7 +105,7 @@ import Testing
     /// Tests that use the host look for what they leave there.
     @Test func integrationTestsLookForWhatTheyLeave() throws {
         let folders = [
-            "ServiceManagerTests", "UringTests", "UserfaultTests", "HostMemoryTests", "StreamTransportTests", "VerbsTransportTests", "HandoffTests", "PageFerryTests",
+            "ServiceManagerTests", "UringTests", "UserfaultTests", "HostMemoryTests", "StreamTransportTests", "VerbsTransportTests", "HandoffTests", "ProcessMemoryTests", "PageFerryTests",
             "CommandTests", "LibraryTests",
         ]
         for file in try Self.files(under: "Tests", suffixes: ["swift"]) where folders.contains(file.module) {

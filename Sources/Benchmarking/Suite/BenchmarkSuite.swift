@@ -11,6 +11,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
     case memory
     case scale
     case secure
+    case handoff
     case engine
     case allocations
     /// Not one of `all`: it runs over a link of its own.
@@ -36,6 +37,7 @@ public enum BenchmarkName: String, Sendable, CaseIterable {
             case .memory: try MemoryBenchmark(context).run()
             case .scale: try ScaleBenchmark(context).run()
             case .secure: try SecureBenchmark(context).run()
+            case .handoff: try HandoffBenchmark(context).run()
             case .engine: try EngineBenchmark(context).run()
             case .allocations: try AllocationBenchmark(context).run()
             case .link: try LinkBenchmark(context).run()

@@ -34,7 +34,9 @@ struct SourceAnnouncement: ~Copyable {
     /// Tells as much as there is room for now.
     ///
     /// - Returns: whether there is more to do at once.
-    mutating func proceed<Transport: PageTransport & ~Copyable>(_ transport: inout Transport, _ memory: inout SourceMemory) -> Bool {
+    mutating func proceed<Transport: PageTransport & ~Copyable, Content: ContentClassifier & ~Copyable>(
+        _ transport: inout Transport, _ memory: inout Content
+    ) -> Bool {
         guard tellKeys(&transport) else { return false }
         guard !isDone else { return false }
         var budget = Self.bytesPerTurn
@@ -63,7 +65,7 @@ struct SourceAnnouncement: ~Copyable {
     /// Looks at the next pages.
     ///
     /// - Returns: their bytes.
-    private mutating func scan(_ memory: inout SourceMemory) -> Int {
+    private mutating func scan<Content: ContentClassifier & ~Copyable>(_ memory: inout Content) -> Int {
         let whole = keys[number].range
         let shift = layout[whole.region].pageSize.shift
         let rest = PageRange(region: whole.region, first: page, count: whole.end - page)

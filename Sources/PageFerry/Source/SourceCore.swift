@@ -11,6 +11,8 @@ struct SourceCore: ~Copyable, TransportHandler {
     /// Control frames waiting for room on the urgent lane. Bounded by the protocol: a handful a session.
     private static let outboxLength = 64
     private static let mostGrants = 256
+    /// Of lent pages; a memory lends fewer.
+    private static let mostReturned = 256
 
     /// A range to be written to the destination's memory.
     struct Grant: Sendable {
@@ -31,6 +33,8 @@ struct SourceCore: ~Copyable, TransportHandler {
     private(set) var isExposed: Bool
     /// Writes the destination has asked for; it grants no more than these at a time.
     var grants = BoundedQueue<Grant>(capacity: SourceCore.mostGrants)
+    /// Tokens of lent pages that nobody references any more, until the shard gives them back to its memory.
+    var returned = BoundedQueue<UInt64>(capacity: SourceCore.mostReturned)
     private var buffers: ControlBuffers
     private(set) var outbox: BoundedQueue<FrameHeader>
     /// Machine state on its way to the destination; bounded by the relay.
@@ -92,6 +96,7 @@ struct SourceCore: ~Copyable, TransportHandler {
         isExposed = link.lanes.verbs != nil
         while outbox.popFirst() != nil {}
         while grants.popFirst() != nil {}
+        while returned.popFirst() != nil {}
         // Only what follows the commit is resumed, and the machine state was across before it.
         for piece in machineState { relay?.accepted(bytes: piece.count) }
         machineState.removeAll()
@@ -145,6 +150,8 @@ struct SourceCore: ~Copyable, TransportHandler {
                 restored = link
             case .end(let reason):
                 end(reason)
+            case .memoryLost(let reason):
+                if lost != nil || !engine.isAllSent { end(reason) }
             }
         }
     }
@@ -253,7 +260,11 @@ struct SourceCore: ~Copyable, TransportHandler {
         }
     }
 
-    mutating func sent(_ token: UInt64, lane: LaneIndex) {}
+    mutating func sent(_ token: UInt64, lane: LaneIndex) {
+        guard token != LentPages.notCounted else { return }
+        let isKept = returned.append(token)
+        precondition(isKept, "no more pages come back than are lent")
+    }
 
     mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure) {
         let error = SessionError(closure: reason, lane: lane)

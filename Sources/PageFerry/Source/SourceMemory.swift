@@ -3,7 +3,7 @@ import PageCore
 import PageEngine
 
 /// A session's view of the source's memory: where pages lie, and which are zero.
-struct SourceMemory: ~Copyable, ContentClassifier {
+struct SourceMemory: ~Copyable, SessionMemory {
     /// A region, and how far this session has come in announcing its holes.
     private final class View {
         let region: SourceImage.Region
@@ -46,12 +46,13 @@ struct SourceMemory: ~Copyable, ContentClassifier {
     ///
     /// SAFETY: the caller keeps the image, and so the mapping, for as long as it uses the bytes; the range was checked
     /// against the layout by the engine, and is checked against the mapping here.
-    @unsafe func bytes(of range: PageRange) -> UnsafeRawBufferPointer {
+    @unsafe func lend(_ range: PageRange) -> LentPages {
         let mapping = views[Int(range.region)].region
         let shift = mapping.mapping.pageSize.shift
         precondition(range.end << shift <= mapping.mapping.lengthBytes, "a range lies in its mapping")
-        return unsafe UnsafeRawBufferPointer(
-            start: mapping.mapping.pointer + (range.first << shift), count: range.count << shift)
+        return unsafe LentPages(
+            bytes: UnsafeRawBufferPointer(start: mapping.mapping.pointer + (range.first << shift), count: range.count << shift),
+            token: LentPages.notCounted)
     }
 
     func classify(_ range: PageRange, mostScanned: Int) -> ContentRun {

@@ -11,6 +11,8 @@ enum SourceOrder: Sendable {
     case restored(SourceLink)
     /// End the session and tell the destination why.
     case end(SessionError)
+    /// The same, if pages are still owed.
+    case memoryLost(SessionError)
 }
 
 /// What a source's shard tells the control side.

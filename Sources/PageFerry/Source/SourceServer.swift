@@ -63,7 +63,7 @@ public final class SourceServer: Sendable {
     }
 
     /// A session whose lanes are still being joined.
-    private struct Pending {
+    struct Pending {
         var offer: SessionOffer
         let port: SourcePort
         /// Of a destination that comes back.
@@ -74,7 +74,7 @@ public final class SourceServer: Sendable {
         let joined = Mailbox<Bool>()
     }
 
-    private struct State {
+    struct State {
         var pending: [UInt64: Pending] = [:]
         /// Sessions that are open, by identifier.
         var ports: [UInt64: SourcePort] = [:]
@@ -91,15 +91,12 @@ public final class SourceServer: Sendable {
         case stopped
     }
 
-    /// Handshakes beyond those that all sessions together need: refusals, strangers, and threads about to end.
-    private static let spareHandshakes = 64
-
     public let layout: RegionLayout
-    private let configuration: Configuration
-    private let state = Mutex(State())
+    let configuration: Configuration
+    let state = Mutex(State())
     let arrivals = Mailbox<Arrival>()
     /// Readable once the server is to stop.
-    private let stopEvent: Int32
+    let stopEvent: Int32
     private let acceptors = Mutex<[DedicatedThread]>([])
 
     public convenience init(listener: consuming sending SourceListener, layout: RegionLayout, configuration: Configuration) {
@@ -193,65 +190,9 @@ public final class SourceServer: Sendable {
         arrivals.post(.stopped)
     }
 
-    // MARK: Threads
+    // MARK: Handshakes
 
-    private func acceptConnections(_ listener: consuming StreamListener) {
-        var listener = listener
-        while true {
-            do throws(StreamError) {
-                guard let connection = try listener.accept(timeoutNanoseconds: .max, wake: stopEvent) else { return }
-                admit(connection)
-            } catch {
-                arrivals.post(.failed(.cannotConnect(error.description)))
-                return
-            }
-        }
-    }
-
-    private func acceptRequests(_ listener: consuming VerbsListener) {
-        var listener = listener
-        while true {
-            do throws(VerbsError) {
-                guard let request = try listener.nextRequest(timeoutNanoseconds: .max, wake: stopEvent) else { return }
-                admit { [self] in
-                    do throws(VerbsError) {
-                        try request.accept(timeoutNanoseconds: configuration.stepTimeoutNanoseconds)
-                    } catch {
-                        return arrivals.post(.refused(peer: request.peerDescription, SessionError(error)))
-                    }
-                    greet(.verbs(request))
-                }
-            } catch {
-                arrivals.post(.failed(.cannotConnect(error.description)))
-                return
-            }
-        }
-    }
-
-    private func admit(_ connection: consuming StreamConnection) {
-        let socket = connection.release()
-        if !admit({ [self] in greet(.stream(socket)) }) { Glibc.close(socket) }
-    }
-
-    /// Handshakes run on threads of their own; no more of them than sessions and their lanes can need.
-    @discardableResult
-    private func admit(_ handshake: @escaping @Sendable () -> Void) -> Bool {
-        // One more than sessions can need would do, were a handshake over the moment its peer learns of it.
-        let most = configuration.mostSessions * configuration.mostLanes + Self.spareHandshakes
-        let isAdmitted = state.withLock { state in
-            guard state.handshakes < most else { return false }
-            state.handshakes += 1
-            return true
-        }
-        guard isAdmitted else { return false }
-        _ = DedicatedThread(name: "handshake") { [self] in
-            handshake()
-            state.withLock { $0.handshakes -= 1 }
-        }
-        return true
-    }
-
-    private func greet(_ lane: ConnectedLane) {
+    func greet(_ lane: ConnectedLane) {
         var peer = "a destination"
         do throws(SessionError) {
             var channel = try configuration.security.channel(over: lane, timeoutNanoseconds: configuration.stepTimeoutNanoseconds)

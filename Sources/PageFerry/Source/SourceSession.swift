@@ -33,9 +33,28 @@ public final class SourceSession: Sendable {
     ///   - memory: stays mapped until the session has ended.
     ///   - machineState: a socket to the VMM that brings its machine state and takes the return path; closed at the end.
     ///   - notify: called on the session's thread with what it has to say, in order; `.ended` is the last.
-    public init(
+    public convenience init(
         _ opened: OpenedSource, memory: SourceImage, machineState: Int32?, configuration: Configuration,
         notify: @escaping @Sendable (SourceNotice) -> Void
+    ) {
+        self.init(opened, machineState: machineState, notify: notify) { (session) throws(SessionError) in
+            try session.serve(opened, SourceMemory(memory), image: memory, configuration)
+        }
+    }
+
+    /// Starts serving pages that the session asks `source` for; nothing is answered before `guestStopped`. Over streams alone: RDMA
+    /// needs memory that it can register.
+    public convenience init<Source: PageSource>(
+        _ opened: OpenedSource, source: Source, configuration: Configuration, notify: @escaping @Sendable (SourceNotice) -> Void
+    ) {
+        self.init(opened, machineState: nil, notify: notify) { (session) throws(SessionError) in
+            try session.serve(opened, StagedMemory(source, mostRunBytes: configuration.engine.extentBytes), image: nil, configuration)
+        }
+    }
+
+    private init(
+        _ opened: OpenedSource, machineState: Int32?, notify: @escaping @Sendable (SourceNotice) -> Void,
+        serve: @escaping @Sendable (SourceSession) throws(SessionError) -> SessionError?
     ) {
         self.notify = notify
         port = opened.port
@@ -51,7 +70,7 @@ public final class SourceSession: Sendable {
         thread.withLock { thread in
             thread = DedicatedThread(name: "source-shard") { [self] in
                 DedicatedThread.preferCurrent()
-                let reason = serve(opened, memory, configuration)
+                let reason = Self.outcome { () throws(SessionError) in try serve(self) }
                 relay?.stop()
                 port.end()
                 notify(.ended(reason))
@@ -75,41 +94,48 @@ public final class SourceSession: Sendable {
     /// Ends the session and tells the destination why.
     public func end(_ reason: SessionError) { port.orders.post(.end(reason)) }
 
+    /// What is served can no longer be had: ends the session, unless every page has left already.
+    public func memoryLost(_ reason: SessionError) { port.orders.post(.memoryLost(reason)) }
+
     /// Waits until the session's thread has ended. Call once, after `.ended`.
     public func join() { thread.withLock { $0.take() }?.join() }
 
-    private func serve(_ opened: OpenedSource, _ image: SourceImage, _ configuration: Configuration) -> SessionError? {
-        do throws(SessionError) {
-            var lanes = opened.lanes
-            var state = SourceState(
-                core: SourceCore(
-                    engine: SourceEngine(layout: opened.layout, configuration: configuration.engine), laneCount: lanes.count,
-                    port: port, pauseNanoseconds: configuration.pauseNanoseconds, notify: notify, relay: relay,
-                    isExposed: lanes.verbs != nil),
-                memory: try SourceMemory(image))
-            if let resident = opened.resident {
-                state.core.takeOver(resident: resident.pages, isMachine: opened.features.contains(.machineState))
+    private static func outcome(_ body: () throws(SessionError) -> SessionError?) -> SessionError? {
+        do throws(SessionError) { return try body() } catch { return error }
+    }
+
+    /// - Parameter image: what RDMA may register; nil for memory that has no mapping.
+    private func serve<Memory: SessionMemory & ~Copyable>(
+        _ opened: OpenedSource, _ memory: consuming Memory, image: SourceImage?, _ configuration: Configuration
+    ) throws(SessionError) -> SessionError? {
+        var lanes = opened.lanes
+        var state = SourceState(
+            core: SourceCore(
+                engine: SourceEngine(layout: opened.layout, configuration: configuration.engine), laneCount: lanes.count,
+                port: port, pauseNanoseconds: configuration.pauseNanoseconds, notify: notify, relay: relay,
+                isExposed: lanes.verbs != nil),
+            memory: memory)
+        if let resident = opened.resident {
+            state.core.takeOver(resident: resident.pages, isMachine: opened.features.contains(.machineState))
+        }
+        while true {
+            state = try serve(lanes, state, image, configuration)
+            lanes = []
+            if state.core.ending == nil { state.core.waitForLink(statistics) }
+            if let ending = state.core.ending {
+                statistics.publish(state.core.snapshot())
+                return ending
             }
-            while true {
-                state = try serve(lanes, state, image, configuration)
-                lanes = []
-                if state.core.ending == nil { state.core.waitForLink(statistics) }
-                if let ending = state.core.ending {
-                    statistics.publish(state.core.snapshot())
-                    return ending
-                }
-                if let link = state.core.takeRestored() { lanes = link.lanes }
-            }
-        } catch {
-            return error
+            if let link = state.core.takeRestored() { lanes = link.lanes }
         }
     }
 
     /// Serves one link for as long as it lasts.
-    private func serve(
-        _ lanes: [ConnectedLane], _ state: consuming SourceState, _ image: SourceImage, _ configuration: Configuration
-    ) throws(SessionError) -> SourceState {
+    private func serve<Memory: SessionMemory & ~Copyable>(
+        _ lanes: [ConnectedLane], _ state: consuming SourceState<Memory>, _ image: SourceImage?, _ configuration: Configuration
+    ) throws(SessionError) -> SourceState<Memory> {
         if let connections = lanes.verbs {
+            guard let image else { throw .memory("memory that is read page by page is served over TCP and unix sockets; start the source with --transport tcp") }
             let exposure = try image.exposure(for: connections[0].domain)
             do throws(UringError) {
                 return run(try VerbsTransport(lanes: connections), state, exposure, configuration)
@@ -128,10 +154,10 @@ public final class SourceSession: Sendable {
         }
     }
 
-    private func run<Transport: PageTransport & ~Copyable>(
-        _ transport: consuming Transport, _ state: consuming SourceState, _ exposure: SourceExposure?,
+    private func run<Transport: PageTransport & ~Copyable, Memory: SessionMemory & ~Copyable>(
+        _ transport: consuming Transport, _ state: consuming SourceState<Memory>, _ exposure: SourceExposure?,
         _ configuration: Configuration
-    ) -> SourceState {
+    ) -> SourceState<Memory> {
         var shard = SourceShard(
             state: state, transport: transport, exposure: exposure, statistics: statistics,
             spinNanoseconds: configuration.spinNanoseconds)

@@ -5,7 +5,7 @@ import PageWire
 import Synchronization
 
 /// The loop of one source session on its own thread: the only place where engine, memory and transport meet.
-struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
+struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory & ~Copyable>: ~Copyable {
     /// Bytes of windows that may wait on the urgent lane in front of the next demand.
     private static var mostWindowBytesPending: Int { 96 << 10 }
     /// Bytes of push that may wait in a bulk lane for its connection.
@@ -20,7 +20,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
 
     private var core: SourceCore
     private var transport: Transport
-    private var memory: SourceMemory
+    private var memory: Memory
     /// Set when the destination reads the memory by itself.
     private let exposure: SourceExposure?
     private var announcement: SourceAnnouncement?
@@ -31,7 +31,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private var nextStatisticsNanoseconds: UInt64 = 0
 
     init(
-        state: consuming SourceState, transport: consuming Transport, exposure: SourceExposure?,
+        state: consuming SourceState<Memory>, transport: consuming Transport, exposure: SourceExposure?,
         statistics: SharedStatistics, spinNanoseconds: UInt64
     ) {
         core = state.core
@@ -51,13 +51,15 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         while core.isLinked {
             let wait = sendWhatIsDue()
             transport.poll(&core, wait: wait)
+            while let token = core.returned.popFirst() { memory.takeBack(token) }
             publishStatistics(force: false)
         }
         finish()
+        memory.takeBackAll()
     }
 
     /// What outlives the link.
-    consuming func release() -> SourceState { SourceState(core: core, memory: memory) }
+    consuming func release() -> SourceState<Memory> { SourceState(core: core, memory: memory) }
 
     /// Fills the lanes: demands first, then control, then windows, then the push.
     ///
@@ -113,7 +115,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// - Returns: how many commands it submitted.
     private mutating func sendUrgent(includingWindows: Bool, most: Int) -> Int {
         var count = 0
-        while count < most, transport.freeSlots(.urgent) > 0 {
+        while count < most, transport.freeSlots(.urgent) > 0, memory.hasRoom(forPush: false) {
             let windows = includingWindows && transport.pendingBytes(.urgent) < Self.mostWindowBytesPending
             guard let command = core.engine.nextUrgent(&memory, includingWindows: windows) else { break }
             submit(command, .urgent)
@@ -156,7 +158,8 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         let lanes = transport.laneCount == 1 ? 0..<1 : 1..<transport.laneCount
         for number in lanes {
             let lane = LaneIndex(UInt8(number))
-            guard transport.freeSlots(lane) > 8, transport.pendingBytes(lane) < Self.mostBulkBytesPending else { continue }
+            guard transport.freeSlots(lane) > 8, transport.pendingBytes(lane) < Self.mostBulkBytesPending, memory.hasRoom(forPush: true)
+            else { continue }
             // Zero ranges are 32 bytes each: a few of them go along at once.
             for _ in 0..<16 {
                 guard let command = core.engine.nextBulk(&memory, mostBytes: mostBytes) else { break }
@@ -169,13 +172,15 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     }
 
     private mutating func submit(_ command: SourceCommand, _ lane: LaneIndex) {
+        // What was found out last may be wrong then, the kind of a page included.
+        if let failure = memory.failure { return core.end(failure) }
         let accepted: Bool
         switch command {
         case .pages(let range, let reason):
-            let bytes = unsafe memory.bytes(of: range)
-            let header = FrameHeader(.pages, reason: reason, range: range, payloadBytes: bytes.count)
-            // SAFETY: the region stays mapped for as long as the shard lives, and its memory is final.
-            accepted = unsafe transport.submit(header, payload: bytes, token: 0, lane: lane)
+            let lent = unsafe memory.lend(range)
+            let header = unsafe FrameHeader(.pages, reason: reason, range: range, payloadBytes: lent.bytes.count)
+            // SAFETY: the memory keeps what it lends until it is taken back, which the shard does when it was sent.
+            accepted = unsafe transport.submit(header, payload: lent.bytes, token: lent.token, lane: lane)
         case .zero(let range, let reason):
             accepted = transport.submit(FrameHeader(.zeroPages, reason: reason, range: range), lane: lane)
         }
@@ -212,12 +217,16 @@ struct SourceShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         let now = MonotonicClock.nowNanoseconds()
         guard force || now >= nextStatisticsNanoseconds else { return }
         nextStatisticsNanoseconds = now + Self.statisticsIntervalNanoseconds
+        if !force, core.guestStoppedNanoseconds != nil, !core.engine.isAllSent {
+            memory.verify()
+            if let failure = memory.failure { core.end(failure) }
+        }
         statistics.publish(core.snapshot())
     }
 }
 
 /// What of a source's session outlives a link.
-struct SourceState: ~Copyable {
+struct SourceState<Memory: SessionMemory & ~Copyable>: ~Copyable {
     var core: SourceCore
-    var memory: SourceMemory
+    var memory: Memory
 }
