@@ -17,7 +17,7 @@ extension ExampleTests {
             ./worker 1024 6000 2500 >worker.out 2>&1 & worker=$!
             while ! grep -q '^State:.*T' /proc/$worker/status && kill -0 $worker; do sleep 0.02; done
             '\(LibraryFiles.pageferry)' source --pid $worker --listen unix:socket --layout layout --sessions 1 2>source.log & source=$!
-            while [ ! -S socket ] && kill -0 $source; do sleep 0.02; done
+            while { [ ! -S socket ] || [ ! -s layout ]; } && kill -0 $source; do sleep 0.02; done
             timeout 120 ./resume unix:socket layout $(sed -n 's/state //p' worker.out); status=$?
             kill -KILL $worker
             [ $status = 0 ] || { kill $source; cat source.log; }
