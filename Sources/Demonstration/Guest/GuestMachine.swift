@@ -30,8 +30,10 @@ final class GuestMachine {
         }
         // These processor flags save emulation the work that means nothing to this guest.
         arguments =
-            ["qemu-system-x86_64", "-name", "guest,debug-threads=on", "-machine", machine, "-cpu", "max,-la57", "-smp", "\(Self.vcpus)", "-m", "\(Self.memoryMiB)"] + backend + [
-                "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            ["qemu-system-x86_64", "-machine", machine, "-cpu", "max,-la57", "-smp", "\(Self.vcpus)", "-m", "\(Self.memoryMiB)"] + backend
+            + [
+                // Threads with names: what vCPUs use is no part of a migration's cost.
+                "-name", "guest,debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-serial", "file:\(consolePath)",
                 "-chardev", "socket,id=port,fd=\(Self.portDescriptor)", "-serial", "chardev:port",
                 "-drive", "file=\(image.disk),if=none,id=disk,format=raw,readonly=on,file.locking=off",
