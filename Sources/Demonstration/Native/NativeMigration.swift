@@ -110,7 +110,8 @@ public struct NativeMigration {
             guard status == "completed" else { continue }
             let ram = try source.execute("query-migrate")["ram"]
             return Outcome(
-                startNanoseconds: start, stopNanoseconds: stop.arrivedNanoseconds, resumeNanoseconds: resumed, lastPageNanoseconds: event.arrivedNanoseconds,
+                startNanoseconds: start, stopNanoseconds: stop.arrivedNanoseconds, resumeNanoseconds: resumed,
+                lastPageNanoseconds: event.arrivedNanoseconds,
                 normalPages: ram?["normal"]?.integer, zeroPages: ram?["duplicate"]?.integer)
         }
     }
