@@ -1,19 +1,36 @@
 /// A fixed number of bits, one a page: which pages are here, which were asked for, which were sent.
 ///
-/// Storage is one allocation made at start, `pageCount / 8` bytes; nothing here allocates afterwards.
-public struct PageBitmap: ~Copyable, Sendable {
+/// Storage is one allocation made at start, `pageCount / 8` bytes; nothing here allocates afterwards. See `PageBitmapGroup` for
+/// bitmaps that share one.
+///
+/// SAFETY: its words are its own for as long as it lives; every page is checked against their number before they are touched.
+@safe public struct PageBitmap: ~Copyable, @unchecked Sendable {
     /// The number of pages.
     public let pageCount: Int
     /// The number of pages whose bit is set.
     public private(set) var setCount = 0
-    @usableFromInline var words: ContiguousArray<UInt64>
+    /// Keeps the words.
+    private let storage: PageWords
+    @usableFromInline let words: UnsafeMutablePointer<UInt64>
+    /// The bitmap's words lie `1 << shift` words apart.
+    @usableFromInline let shift: Int
 
     /// A bitmap of `pageCount` clear bits.
     public init(pageCount: Int) {
-        precondition(pageCount >= 0, "a bitmap has no negative length")
-        self.pageCount = pageCount
-        words = ContiguousArray(repeating: 0, count: (pageCount + 63) / 64)
+        self.init(pageCount: pageCount, storage: PageWords(pageCount: pageCount, shift: 0), number: 0)
     }
+
+    init(pageCount: Int, storage: PageWords, number: Int) {
+        self.pageCount = pageCount
+        self.storage = storage
+        shift = storage.shift
+        unsafe words = storage.words(of: number)
+    }
+
+    private var wordCount: Int { (pageCount + 63) / 64 }
+
+    /// The word `number`; the caller has checked that it exists.
+    private func word(_ number: Int) -> UInt64 { unsafe words[number << shift] }
 
     /// The number of pages whose bit is clear.
     public var clearCount: Int { pageCount - setCount }
@@ -22,7 +39,7 @@ public struct PageBitmap: ~Copyable, Sendable {
     @inlinable
     public func contains(_ page: PageIndex) -> Bool {
         precondition(page >= 0 && page < pageCount, "a page index lies in its bitmap")
-        return words[page >> 6] & (1 << UInt64(page & 63)) != 0
+        return unsafe words[(page >> 6) << shift] & (1 << UInt64(page & 63)) != 0
     }
 
     /// Sets one bit. O(1).
@@ -76,10 +93,11 @@ public struct PageBitmap: ~Copyable, Sendable {
     public mutating func replace(with other: borrowing PageBitmap) -> (set: Int, cleared: Int) {
         precondition(other.pageCount == pageCount, "bitmaps of one length")
         var changed = (set: 0, cleared: 0)
-        for index in words.indices {
-            changed.set += (other.words[index] & ~words[index]).nonzeroBitCount
-            changed.cleared += (words[index] & ~other.words[index]).nonzeroBitCount
-            words[index] = other.words[index]
+        for index in 0..<wordCount {
+            let (old, new) = (word(index), other.word(index))
+            changed.set += (new & ~old).nonzeroBitCount
+            changed.cleared += (old & ~new).nonzeroBitCount
+            unsafe words[index << shift] = new
         }
         setCount = other.setCount
         return changed
@@ -97,7 +115,7 @@ public struct PageBitmap: ~Copyable, Sendable {
         precondition(page >= 0 && pages.upperBound <= pageCount, "a run lies in its bitmap")
         while page < pages.upperBound {
             let stop = min(pages.upperBound, (page | 63) + 1)
-            total += (words[page >> 6] & Self.mask(page..<stop)).nonzeroBitCount
+            total += (word(page >> 6) & Self.mask(page..<stop)).nonzeroBitCount
             page = stop
         }
         return total
@@ -125,7 +143,7 @@ public struct PageBitmap: ~Copyable, Sendable {
         var page = pages.lowerBound
         while page < pages.upperBound {
             let stop = min(pages.upperBound, (page | 63) + 1)
-            let bits = (words[page >> 6] ^ invert) & Self.mask(page..<stop)
+            let bits = (word(page >> 6) ^ invert) & Self.mask(page..<stop)
             if bits != 0 { return (page & ~63) + bits.trailingZeroBitCount }
             page = stop
         }
@@ -137,7 +155,7 @@ public struct PageBitmap: ~Copyable, Sendable {
         var page = pages.lowerBound
         while page < pages.upperBound {
             let stop = min(pages.upperBound, (page | 63) + 1)
-            body(&words[page >> 6], Self.mask(page..<stop))
+            unsafe body(&words[(page >> 6) << shift], Self.mask(page..<stop))
             page = stop
         }
     }

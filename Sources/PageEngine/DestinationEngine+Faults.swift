@@ -21,7 +21,8 @@ extension DestinationEngine {
         }
         guard demanded.insert(number) else { return }
         missCount += 1
-        let window = planner.missed(number, settled: settled)
+        // Of a trace that is being replayed the neighbours are known: what a window would bring besides is in its way.
+        let window = replays.covers(number) ? PlannedWindow(pages: number..<(number + 1)) : planner.missed(number, settled: settled)
         if !sink.request(layout.range(region, sessionPages: window.pages), demanded: page, stride: window.stride) {
             refusedRequests.insert(number)
         }

@@ -70,8 +70,9 @@ public struct DestinationEngine: ~Copyable {
         self.layout = layout
         self.configuration = configuration
         planner = WindowPlanner(layout: layout, policy: configuration.window)
-        settled = PageBitmap(pageCount: layout.totalPages)
-        demanded = PageBitmap(pageCount: layout.totalPages)
+        var pages = PageBitmapGroup(pageCount: layout.totalPages, bitmaps: 2)
+        settled = pages.take()
+        demanded = pages.take()
         refusedRequests = PageBitmap(pageCount: layout.totalPages)
         unreportedRemovals = PageBitmap(pageCount: layout.totalPages)
         receptions = Receptions(laneCount: configuration.laneCount)

@@ -5,8 +5,8 @@ struct FaultHistory: Sendable {
     private static let zoneSlots = 256
     private static let perZone = 8
     private static let latestSlots = 1024
-    /// Events after which a page is forgotten.
-    private static let mostAge = 256
+    /// Events after which a page is forgotten. Fewer in small memories, where chance soon brings three random pages into a row.
+    private let mostAge: Int
     /// Longer steps are met by chance more easily, and must be seen once more.
     private static let shortStep = 8
     private static let none = -1
@@ -23,6 +23,8 @@ struct FaultHistory: Sendable {
     /// The last event of a page, in its slot: whoever shares it overwrites it.
     private var latest = ContiguousArray(repeating: Entry(), count: FaultHistory.latestSlots)
 
+    init(totalPages: Int) { mostAge = max(16, min(256, totalPages / 256)) }
+
     private static func slot(_ page: Int) -> Int { (page >> zoneShift) & (zoneSlots - 1) }
 
     /// Spread by the golden ratio: threads in equal parts of memory differ in their high bits only.
@@ -37,7 +39,7 @@ struct FaultHistory: Sendable {
 
     private func isRecent(_ page: Int, _ clock: Int) -> Bool {
         let entry = latest[Self.latestSlot(page)]
-        return entry.page == page && page >= 0 && clock - entry.clock <= Self.mostAge
+        return entry.page == page && page >= 0 && clock - entry.clock <= mostAge
     }
 
     /// The step that leads to `page`: two pages were needed lately that lie one and two steps before it. The smallest such step,
@@ -51,7 +53,7 @@ struct FaultHistory: Sendable {
             for index in first..<(first + Self.perZone) {
                 let entry = entries[index]
                 let step = page - entry.page
-                guard entry.page != Self.none, step != 0, step.magnitude <= 1 << Self.zoneShift, clock - entry.clock <= Self.mostAge
+                guard entry.page != Self.none, step != 0, step.magnitude <= 1 << Self.zoneShift, clock - entry.clock <= mostAge
                 else { continue }
                 if let known = best, known.magnitude < step.magnitude || (known.magnitude == step.magnitude && known > step) { continue }
                 guard isRecent(entry.page - step, clock) else { continue }

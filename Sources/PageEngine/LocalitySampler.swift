@@ -15,9 +15,8 @@ struct LocalitySampler: Sendable {
     /// A level is fetched when one in so many of its samples was needed: a fault costs tens of times what a page of a window
     /// costs on a fast link.
     private static let mostSamplesPerUse = 14
-    /// Fewer samples, or uses, say nothing.
+    /// Fewer samples say nothing.
     private static let leastSamples = 8
-    private static let leastUses = 3
     /// Watched pages by groups of `1 << groupShift`, so that most pages need no look at the samples themselves.
     private static let groupShift = 4
     private static let groups = 4096
@@ -29,11 +28,18 @@ struct LocalitySampler: Sendable {
         var level = 0
         /// `fetchedPages` when it was drawn.
         var fetchedPages = 0
+        /// `misses` when it was drawn.
+        var misses = 0
     }
 
     /// Pages of blocks for which a sample is remembered: what large blocks bring in vain when they cease to be useful. A
     /// sixteenth of the memory, at most 32 MiB of small pages.
     private let mostFetchedPages: Int
+    /// Misses for which a sample is remembered: random ones meet it meanwhile by chance, in small memories often. So few that one in
+    /// 64 does, far below the share that opens blocks.
+    private let mostMisses: Int
+    /// Fewer uses say nothing. In memories below 256 MiB chance brings three of them too often for what an error costs there.
+    private let leastUses: Int
     /// A ring: `count` samples up to `next`, the oldest first.
     private var samples = ContiguousArray(repeating: Sample(), count: LocalitySampler.capacity)
     private var next = 0
@@ -44,9 +50,15 @@ struct LocalitySampler: Sendable {
     private var needed = ContiguousArray(repeating: 0, count: LocalitySampler.blockPages.count)
     /// Pages of blocks so far.
     private var fetchedPages = 0
+    /// Blocks so far, those of one page too.
+    private var misses = 0
     private var random = SeededRandom(seed: 4)
 
-    init(totalPages: Int) { mostFetchedPages = max(512, min(8192, totalPages / 16)) }
+    init(totalPages: Int) {
+        mostFetchedPages = max(512, min(8192, totalPages / 16))
+        mostMisses = totalPages / 64
+        leastUses = totalPages < 1 << 16 ? 5 : 3
+    }
 
     private static func group(_ page: Int) -> Int { (page >> groupShift) & (groups - 1) }
 
@@ -64,7 +76,7 @@ struct LocalitySampler: Sendable {
 
     private mutating func remember(_ page: Int, level: Int) {
         if count == Self.capacity { forgetOldest() }
-        samples[next] = Sample(page: page, level: level, fetchedPages: fetchedPages)
+        samples[next] = Sample(page: page, level: level, fetchedPages: fetchedPages, misses: misses)
         watched[Self.group(page)] += 1
         drawn[level] += 1
         next = (next + 1) % Self.capacity
@@ -99,12 +111,17 @@ struct LocalitySampler: Sendable {
 
     /// The pages to fetch around a missed one, it included.
     mutating func block(around page: Int, bounds: Range<Int>, mostPages: Int, settled: borrowing PageBitmap) -> Range<Int> {
-        while count > 0, fetchedPages - samples[oldest].fetchedPages > mostFetchedPages { forgetOldest() }
+        while count > 0, isOld(samples[oldest]) { forgetOldest() }
         let size = min(mostPages, usefulPages)
         fetchedPages += size
+        misses += 1
         drawSample(around: page, bounds, settled)
         let first = max(bounds.lowerBound, page & ~(size - 1))
         return first..<min(bounds.upperBound, max(page + 1, first + size))
+    }
+
+    private func isOld(_ sample: Sample) -> Bool {
+        fetchedPages - sample.fetchedPages > mostFetchedPages || misses - sample.misses > mostMisses
     }
 
     private mutating func drawSample(around page: Int, _ bounds: Range<Int>, _ settled: borrowing PageBitmap) {
@@ -119,7 +136,7 @@ struct LocalitySampler: Sendable {
     /// The size of a block that is worth it now: a power of two.
     var usefulPages: Int {
         for level in Self.blockPages.indices.reversed()
-        where drawn[level] >= Self.leastSamples && needed[level] >= Self.leastUses && needed[level] * Self.mostSamplesPerUse >= drawn[level] {
+        where drawn[level] >= Self.leastSamples && needed[level] >= leastUses && needed[level] * Self.mostSamplesPerUse >= drawn[level] {
             return Self.blockPages[level]
         }
         return 1

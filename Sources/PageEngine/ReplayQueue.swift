@@ -1,13 +1,14 @@
 import PageCore
 
 /// Pages that an earlier run needed, to be pulled before this one asks: in the order of the trace, a few at a time.
-struct ReplayQueue: Sendable {
+struct ReplayQueue: ~Copyable, Sendable {
     /// Bytes asked for and not here yet. They wait at the source, behind every demand; its urgent lane takes fewer at a time.
     private static let mostBytes = 256 << 10
     /// Runs asked for and not here yet: fewer than a source keeps.
     private static let mostRuns = 56
-    /// Within so many pages the order of a trace does not matter: neighbours are asked for together.
-    private static let sortedPages = 256
+    /// Within so many pages the order of a trace does not matter: neighbours are asked for together. The first of them are wanted
+    /// at once, so it begins with fewer, and doubles.
+    private static let sortedPages = (first: 16, most: 256)
     private static let runPages = 16
 
     /// In the order in which they are asked for.
@@ -15,6 +16,8 @@ struct ReplayQueue: Sendable {
     /// Asked for from here up to `next`; settled before.
     private var settled = 0
     private var next = 0
+    /// Pages of the trace.
+    private var isReplayed = PageBitmap(pageCount: 0)
 
     var isFinished: Bool { next == runs.count }
 
@@ -24,13 +27,17 @@ struct ReplayQueue: Sendable {
     mutating func load(_ trace: [Range<Int>], _ layout: RegionLayout) {
         var chunk: [Range<Int>] = []
         var pages = 0
+        var sortedPages = Self.sortedPages.first
+        isReplayed = PageBitmap(pageCount: layout.totalPages)
         for run in trace {
+            isReplayed.insert(run)
             chunk.append(run)
             pages += run.count
-            if pages >= Self.sortedPages {
+            if pages >= sortedPages {
                 append(chunk, layout)
                 chunk.removeAll(keepingCapacity: true)
                 pages = 0
+                sortedPages = min(2 * sortedPages, Self.sortedPages.most)
             }
         }
         append(chunk, layout)
@@ -70,6 +77,9 @@ struct ReplayQueue: Sendable {
         for index in settled..<next { bytes += runs[index].count * pageBytes(runs[index].lowerBound) }
         return bytes < Self.mostBytes ? runs[next] : nil
     }
+
+    /// Whether the page, and what is needed around it, was asked for here or will be.
+    func covers(_ page: Int) -> Bool { isReplayed.pageCount > 0 && isReplayed.contains(page) }
 
     /// What was asked for is lost: it is asked for again.
     mutating func restart() { next = settled }

@@ -28,7 +28,7 @@ public struct WindowPlanner: ~Copyable, Sendable {
     private let layout: RegionLayout
     private let policy: WindowPolicy
     private var streams = StreamTable()
-    private var history = FaultHistory()
+    private var history: FaultHistory
     private var locality: LocalitySampler
     /// Misses and touches so far: the planner's time.
     private var clock = 0
@@ -36,6 +36,7 @@ public struct WindowPlanner: ~Copyable, Sendable {
     public init(layout: RegionLayout, policy: WindowPolicy) {
         self.layout = layout
         self.policy = policy
+        history = FaultHistory(totalPages: layout.totalPages)
         locality = LocalitySampler(totalPages: layout.totalPages)
     }
 

@@ -19,6 +19,13 @@ import Testing
             #expect(first.networkFaultPercent <= 21, "\(trace.name): \(first)")
             let second = PatternSimulation.run(trace.touches, layout: trace.layout, policy: .adaptive(), replaying: trace.trace)
             #expect(second.networkFaults * 20 <= first.networkFaults, "\(trace.name): \(second)")
+            // A link that brings a page in 8 us, to a program that wants one every 5: it waits for the link, not for round trips.
+            var slow = PatternSimulation.Host()
+            slow.linkBytesPerMicrosecond = 500
+            let overSlow = PatternSimulation.run(
+                trace.touches, layout: trace.layout, policy: .adaptive(), host: slow, replaying: trace.trace)
+            let wireNanoseconds = trace.touches.count * 4096 * 1000 / slow.linkBytesPerMicrosecond
+            #expect(overSlow.elapsedNanoseconds < wireNanoseconds * 21 / 20 && overSlow.unusedPages == 0, "\(trace.name): \(overSlow)")
         }
     }
 

@@ -20,6 +20,34 @@ import Testing
         }
     }
 
+    /// Side by side in one allocation, and strangers to each other; the last one keeps the memory.
+    @Test(arguments: [1, 63, 64, 65, 1000, 1 << 23]) func bitmapsOfAGroupAreIndependent(pageCount: Int) {
+        var group = PageBitmapGroup(pageCount: pageCount, bitmaps: 2)
+        var kept = group.take()
+        var model = Set<Int>()
+        do {
+            var other = group.take()
+            var random = SeededRandom(seed: 3)
+            for _ in 0..<2_000 {
+                let page = random.next(below: pageCount)
+                if random.next(below: 3) == 0 { kept.remove(page) } else { kept.insert(page) }
+                model = kept.contains(page) ? model.union([page]) : model.subtracting([page])
+                other.insert(random.next(below: pageCount))
+                other.remove(random.next(below: pageCount))
+            }
+            #expect(other.count(in: 0..<pageCount) == other.setCount)
+            other.insert(0..<pageCount)
+            #expect(kept.setCount == model.count)
+            #expect(other.firstClear(in: 0..<pageCount) == nil)
+            kept.removeAll()
+            #expect(other.setCount == pageCount && other.count(in: 0..<pageCount) == pageCount)
+            kept.insert(pageCount - 1)
+            kept.replace(with: other)
+            other.removeAll()
+        }
+        #expect(kept.count(in: 0..<pageCount) == pageCount && kept.firstClear(in: 0..<pageCount) == nil)
+    }
+
     @Test func randomOperationsAgreeWithAnArray() {
         var random = SeededRandom(seed: 7)
         let pageCount = 300

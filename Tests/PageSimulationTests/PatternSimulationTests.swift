@@ -20,6 +20,30 @@ import Testing
         }
     }
 
+    /// Chance brings random pages near each other in small memories, in rows and in blocks; it must not be taken for order.
+    @Test(arguments: [TouchPattern.uniform, .zipf], [1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15])
+    func chanceIsNoEvidence(pattern: TouchPattern, pages: Int) throws {
+        for seed in UInt64(1)...8 {
+            let touches = pattern.touches(pageCount: pages, seed: seed)
+            let outcome = PatternSimulation.run(touches, layout: try Self.layout(pages), policy: .adaptive())
+            #expect(outcome.unusedPercent <= 10, "seed \(seed): \(outcome)")
+        }
+    }
+
+    /// Half of the pages of blocks of 16, in random order: neighbours are worth fetching, and small memories are no exception.
+    @Test(arguments: [1 << 13, 1 << 14, 1 << 15]) func neighboursAreFoundInSmallMemories(pages: Int) throws {
+        var random = SeededRandom(seed: 5)
+        var blocks = Array(0..<(pages / 16))
+        blocks.shuffle(using: &random)
+        let touches = blocks.flatMap { block in
+            var inside = Array(0..<16)
+            inside.shuffle(using: &random)
+            return inside.prefix(8).map { block * 16 + $0 }
+        }
+        let outcome = PatternSimulation.run(touches, layout: try Self.layout(pages), policy: .adaptive())
+        #expect(outcome.networkFaultPercent <= 50, "\(outcome)")
+    }
+
     /// Windows of one page: every first touch waits for the wire, and nothing else crosses. The model can say no.
     @Test func withoutWindowsEveryTouchWaits() throws {
         let touches = TouchPattern.sequential.touches(pageCount: 1000, seed: 1)
@@ -53,5 +77,25 @@ import Testing
         let second = PatternSimulation.run(touches, layout: layout, policy: .adaptive(), replaying: trace)
         #expect(second.networkFaults * 20 <= first.networkFaults, "\(second.networkFaults) of \(first.networkFaults)")
         #expect(second.unusedPages == 0)
+    }
+
+    /// A guest that touches pages faster than the link brings them waits for the link, and for nothing else: a fault neither stops
+    /// the replay nor brings pages that the trace does not name.
+    @Test func aReplayOverASlowLinkKeepsItFull() throws {
+        let layout = try Self.layout(1 << 15)
+        var random = SeededRandom(seed: 9)
+        var pages = Array(0..<(1 << 15))
+        pages.shuffle(using: &random)
+        let touches = Array(pages.prefix(4_000))
+        var recorder = TraceRecorder(layout: layout)
+        for page in touches { recorder.record(page..<(page + 1)) }
+        var host = PatternSimulation.Host()
+        host.linkBytesPerMicrosecond = 125
+        let trace = try PageTrace(decoding: recorder.finish())
+        let blocks = WindowPolicy(windowBytes: 64 << 10)
+        let outcome = PatternSimulation.run(touches, layout: layout, policy: blocks, host: host, replaying: trace)
+        #expect(outcome.sentPages == 4_000)
+        let wireNanoseconds = 4_000 * 4096 * 1000 / host.linkBytesPerMicrosecond
+        #expect(outcome.elapsedNanoseconds < wireNanoseconds * 21 / 20, "\(outcome)")
     }
 }

@@ -66,7 +66,7 @@ public struct FerryMigration {
             MachineProcessorTime(vcpus: source.processors) { end.process },
         ]
         defer { for machine in machines { machine.stop() } }
-        let (report, daemonsNanoseconds) = try migrate(destination, qmp: qmp, directory.path)
+        let (report, daemons, daemonsNanoseconds) = try migrate(destination, qmp: qmp, directory.path)
         for machine in machines { machine.stop() }
 
         progress("ending the source, letting the guest go on")
@@ -79,19 +79,20 @@ public struct FerryMigration {
         let account = GuestAccount(source: source.log(), destination: destination.log(continuing: source.port.unfinished))
         var summary = summary(report, account)
         if let stopped = report.guestStoppedNanoseconds, let last = report.lastPageNanoseconds {
-            var used = MigrationProcessorTime(daemonsSeconds: Double(daemonsNanoseconds) / 1e9, machinesSeconds: 0)
-            for machine in machines {
-                used.machinesSeconds += try machine.seconds(fromNanoseconds: stopped - Self.switchLeadNanoseconds, toNanoseconds: last)
-            }
+            var used = MigrationProcessorTime(
+                daemonsSeconds: Double(daemonsNanoseconds) / 1e9, daemonsFromSwitchSeconds: 0, machinesSeconds: 0)
+            let start = stopped - Self.switchLeadNanoseconds
+            for machine in machines { used.machinesSeconds += try machine.seconds(fromNanoseconds: start, toNanoseconds: last) }
+            for daemon in daemons { used.daemonsFromSwitchSeconds += try daemon.seconds(fromNanoseconds: start, toNanoseconds: last) }
             summary.processorTime = used
         }
         return summary
     }
 
-    /// - Returns: what the destination wrote, and the processor time of both daemons.
+    /// - Returns: what the destination wrote, and the processor time of both daemons: as they went, and all of it.
     private func migrate(
         _ destination: GuestMachine, qmp: String, _ directory: String
-    ) throws(DemonstrationError) -> (SideReport, nanoseconds: UInt64) {
+    ) throws(DemonstrationError) -> (SideReport, [MachineProcessorTime], nanoseconds: UInt64) {
         let messages = try LineChannel()
         let sourceSide = try ChildProcess(
             link.sourcePrefix + [executablePath, "source", "--qmp", qmp, "--listen", "\(link.sourceAddress):0", "--insecure"],
@@ -106,6 +107,8 @@ public struct FerryMigration {
                 + destination.arguments,
             inheriting: destination.inherited)
         destination.port.start()
+        let daemons = [sourceSide, destinationSide].map { side in MachineProcessorTime(vcpus: 0) { side.processIdentifier } }
+        defer { for daemon in daemons { daemon.stop() } }
         guard let code = destinationSide.waitForEnd(timeoutNanoseconds: 120_000_000_000) else {
             throw DemonstrationError("the migration did not end in 120 s")
         }
@@ -117,7 +120,7 @@ public struct FerryMigration {
         }
         do {
             let report = try JSONDecoder().decode(SideReport.self, from: Data(contentsOf: URL(filePath: jsonPath)))
-            return (report, sourceSide.processorNanoseconds + destinationSide.processorNanoseconds)
+            return (report, daemons, sourceSide.processorNanoseconds + destinationSide.processorNanoseconds)
         } catch {
             throw DemonstrationError("pageferry destination wrote no report: \(error)")
         }

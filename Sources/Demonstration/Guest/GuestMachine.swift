@@ -20,6 +20,7 @@ final class GuestMachine {
         // These processor flags save emulation the work that means nothing to this guest.
         arguments =
             [
+                // Threads with names: what vCPUs use is no part of a migration's cost.
                 shape.program, "-name", "guest,debug-threads=on", "-machine", machine, "-cpu", "max,-la57", "-smp", "\(shape.processors)",
                 "-m", shape.memory,
             ] + shape.arguments + [

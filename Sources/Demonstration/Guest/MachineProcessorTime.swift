@@ -8,10 +8,14 @@ import Synchronization
 public struct MigrationProcessorTime: Sendable, Codable {
     /// Both daemons, from their start to their end; 0 where QEMU moves the guest by itself.
     public var daemonsSeconds: Double
+    /// Of that, from just before the switch to the last page: what is left is starting, and making the destination's memory ready.
+    public var daemonsFromSwitchSeconds: Double
     /// Both QEMUs' threads other than vCPUs, ended ones too, from just before the switch to the last page.
     public var machinesSeconds: Double
 
+    /// Everything.
     public var seconds: Double { daemonsSeconds + machinesSeconds }
+    public var fromSwitchSeconds: Double { daemonsFromSwitchSeconds + machinesSeconds }
 
     /// Seconds for each GiB of page content on the wire.
     public func secondsAGiB(contentBytes: Int) -> Double? {
@@ -30,13 +34,15 @@ final class MachineProcessorTime: Sendable {
         var usedNanoseconds: UInt64
     }
 
-    private static let periodMilliseconds: Int32 = 5
+    private static let periodMilliseconds: Int32 = 10
 
     private let samples = Mutex<[Sample]>([])
     private let isEnding = Atomic(false)
     private let thread = Mutex<DedicatedThread?>(nil)
 
-    /// - Parameter process: asked until it knows the process's id.
+    /// - Parameters:
+    ///   - vcpus: how many the process has; 0 for one that is no QEMU.
+    ///   - process: asked until it knows the process's id.
     init(vcpus: Int, process: @escaping @Sendable () -> pid_t?) {
         thread.withLock { thread in
             thread = DedicatedThread(name: "processor time") { [self] in
@@ -81,7 +87,7 @@ struct MachineThreads {
     /// What the process used so far besides its vCPUs; nil before all of those exist, and when it has gone.
     mutating func sample(_ process: pid_t) -> MachineProcessorTime.Sample? {
         let tasks = "/proc/\(process)/task"
-        if vcpuThreads.isEmpty {
+        if vcpuThreads.count < vcpus {
             let threads = ((try? FileManager.default.contentsOfDirectory(atPath: tasks)) ?? []).filter {
                 Self.isVCPU((try? String(contentsOfFile: "\(tasks)/\($0)/comm", encoding: .utf8)) ?? "")
             }
@@ -90,7 +96,8 @@ struct MachineThreads {
         }
         var ofVCPUs: UInt64 = 0
         for thread in vcpuThreads {
-            guard let text = try? String(contentsOfFile: "\(tasks)/\(thread)/schedstat", encoding: .utf8), let used = Self.usedNanoseconds(text)
+            guard let text = try? String(contentsOfFile: "\(tasks)/\(thread)/schedstat", encoding: .utf8),
+                let used = Self.usedNanoseconds(text)
             else { return nil }
             ofVCPUs += used
         }

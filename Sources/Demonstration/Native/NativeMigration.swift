@@ -59,7 +59,7 @@ public struct NativeMigration {
         destination.port.stop()
         let account = GuestAccount(source: source.log(), destination: destination.log(continuing: source.port.unfinished))
         var report = try report(outcome, account, latenciesPath: latencies)
-        var used = MigrationProcessorTime(daemonsSeconds: 0, machinesSeconds: 0)
+        var used = MigrationProcessorTime(daemonsSeconds: 0, daemonsFromSwitchSeconds: 0, machinesSeconds: 0)
         for machine in machines {
             used.machinesSeconds += try machine.seconds(
                 fromNanoseconds: outcome.startNanoseconds, toNanoseconds: outcome.lastPageNanoseconds)
@@ -110,7 +110,8 @@ public struct NativeMigration {
             guard status == "completed" else { continue }
             let ram = try source.execute("query-migrate")["ram"]
             return Outcome(
-                startNanoseconds: start, stopNanoseconds: stop.arrivedNanoseconds, resumeNanoseconds: resumed, lastPageNanoseconds: event.arrivedNanoseconds,
+                startNanoseconds: start, stopNanoseconds: stop.arrivedNanoseconds, resumeNanoseconds: resumed,
+                lastPageNanoseconds: event.arrivedNanoseconds,
                 normalPages: ram?["normal"]?.integer, zeroPages: ram?["duplicate"]?.integer)
         }
     }

@@ -172,7 +172,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
             }
             core.releaseGuest()
         }
-        if MonotonicClock.nowNanoseconds() > farewellDeadlineNanoseconds { core.end(nil) }
+        if farewellDeadlineNanoseconds != .max, MonotonicClock.nowNanoseconds() > farewellDeadlineNanoseconds { core.end(nil) }
     }
 
     private mutating func finish() {
