@@ -169,7 +169,10 @@ struct DestinationCore: ~Copyable, TransportHandler {
                 // A link that works is left for the new one, by the same way back.
                 if mayResume { lose(.linkLost("left for \(address) as told")) }
                 schedule.hurry(nowNanoseconds: MonotonicClock.nowNanoseconds())
-            case .end(let reason): end(reason)
+            case .end(let reason):
+                // The last page may have come since whoever says so looked: a process that had all it needed has lost nothing.
+                if reason == .processEnded, engine.isComplete, !memory.hasParked { continue }
+                end(reason)
             }
         }
     }
