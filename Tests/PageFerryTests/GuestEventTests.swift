@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import PageCore
 import PageEngine
+import PageWire
 import StreamTransport
 import Synchronization
 import TestSupport
@@ -143,6 +144,33 @@ import Userfault
             return
         }
         #expect(failure.code == .virtualMachine && failure.text.contains("has ended"))
+    }
+
+    /// Its end is told when the last page has just come: nothing was lost, and the session ends well.
+    @Test func dyingWithEveryPage() throws {
+        let pages = 64
+        let guest = try Guest(.shared, pages: pages)
+        let layout = try RegionLayout([RegionDescription(name: "ram", lengthBytes: pages << 12, pageSize: .fourKiB)])
+        let hasReported = Mailbox<Bool>()
+        let isTold = Mailbox<Bool>()
+        let source = try RawSource(name: "last", layout: layout, laneCount: 1) { lanes in
+            lanes[0].write(FrameHeader(.guestStopped))
+            lanes[0].write(FrameHeader(.zeroPages, reason: .push, range: PageRange(region: 0, first: 0, count: pages)))
+            lanes[0].write(FrameHeader(.allSent))
+            while let frame = lanes[0].readFrame(), frame.header.kind != .allResident {}
+            hasReported.post(true)
+            _ = isTold.next(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 30_000_000_000)
+            // What was told before this is known by its answer.
+            lanes[0].write(FrameHeader(.ping, argument: 7))
+            while let frame = lanes[0].readFrame(), frame.header.kind != .pong {}
+            lanes[0].write(FrameHeader(.farewell))
+        }
+        let destination = try LocalDestination(guest, from: .unix(path: source.path), bulkLanes: 0)
+        #expect(hasReported.next(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 30_000_000_000) == true)
+        destination.session.end(.processEnded)
+        isTold.post(true)
+        #expect(try destination.end() == nil)
+        guest.release()
     }
 
     /// Threads that give pages up without end, others that touch them, and pages that come: nobody hangs, what was given up

@@ -170,7 +170,10 @@ struct DestinationCore: ~Copyable, TransportHandler {
             case .recover(let address): turn(to: SourceWay(address: address), "\(address)")
             case .adopt(let sockets): turn(to: SourceWay(address: finder.way.address, sockets: sockets), "the sockets that were given")
             case .remove(let region): take(out: region)
-            case .end(let reason): end(reason)
+            case .end(let reason):
+                // The last page may have come since whoever says so looked: a process that had all it needed has lost nothing.
+                if reason == .processEnded, engine.isComplete, !memory.hasParked { continue }
+                end(reason)
             }
         }
     }
