@@ -80,6 +80,37 @@ private final class MadePages: PageSource {
         try move(kind, pages: 4096, bulkLanes: bulkLanes)
     }
 
+    /// Zeros lie between the pages of one read: what a frame leaves of it is not read again, and slots come back when all its frames do.
+    @Test func whatWasReadIsReadOnce() throws {
+        let pages = 1024
+        let made = try MadePages(pages: pages, knowsHoles: false)
+        var memory = try StagedMemory(made, mostRunBytes: 128 << 10)
+        var lent: [UInt64] = []
+        var page = 0
+        while page < pages {
+            let run = memory.classify(PageRange(region: 0, first: page, count: pages - page), mostScanned: 32)
+            if run.kind == .data {
+                let frame = memory.lend(PageRange(region: 0, first: page, count: run.count))
+                #expect(memcmp(frame.bytes.baseAddress!, Content.bytes(page), 4096) == 0)
+                lent.append(frame.token)
+            }
+            page += run.count
+        }
+        #expect(made.readPages.load(ordering: .relaxed) == pages)
+        #expect(lent.count > pages / 32, "several frames of a read")
+        for token in lent.shuffled() { memory.takeBack(token) }
+        // Every slot can be had again, and no two are the same.
+        var places = Set<UInt>()
+        while memory.hasRoom(forPush: false) {
+            let page = places.count * 32 % pages
+            let first = (page..<pages).first { !Content.isZero($0) }!
+            _ = memory.classify(PageRange(region: 0, first: first, count: 1), mostScanned: 1)
+            let frame = memory.lend(PageRange(region: 0, first: first, count: 1))
+            try #require(places.insert(UInt(bitPattern: frame.bytes.baseAddress!)).inserted)
+        }
+        #expect(places.count == 64)
+    }
+
     @Test func zerosNobodyKnowsOf() throws { try move(.anonymous, pages: 2048, bulkLanes: 2, knowsHoles: false) }
 
     @Test func hugePages() throws {

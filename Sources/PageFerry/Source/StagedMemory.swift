@@ -2,8 +2,8 @@ import HostMemory
 import PageCore
 import PageEngine
 
-/// A session's view of a `PageSource`: pages are read into slots, looked at there, and sent from there. A slot holds one frame's pages
-/// and is free again once the frame is sent.
+/// A session's view of a `PageSource`: pages are read into slots, looked at there, and sent from there. A slot holds what one read
+/// brought, for the frames that are made of it, and is free again once other pages are looked at and those frames are sent.
 ///
 /// The slots are made at the start; a page that finds none waits for one to come back.
 struct StagedMemory<Source: PageSource>: ~Copyable, SessionMemory {
@@ -19,7 +19,10 @@ struct StagedMemory<Source: PageSource>: ~Copyable, SessionMemory {
     /// The numbers of free slots, a stack.
     private var free: ContiguousArray<UInt8>
     private var freeCount: Int
-    /// The pages that lie in the slot on top of the stack, and have not been lent.
+    /// Frames on their way from each slot.
+    private var lentFrames: ContiguousArray<Int>
+    /// The slot that was read into last, and the pages that lie there: what zeros or a frame left of a read is looked at again.
+    private var current: Int?
     private var staged: PageRange?
     private(set) var failure: SessionError?
 
@@ -36,6 +39,7 @@ struct StagedMemory<Source: PageSource>: ~Copyable, SessionMemory {
         self.source = source
         free = ContiguousArray((0..<count).map { UInt8($0) })
         freeCount = count
+        lentFrames = ContiguousArray(repeating: 0, count: count)
     }
 
     // MARK: Looking at pages
@@ -56,23 +60,32 @@ struct StagedMemory<Source: PageSource>: ~Copyable, SessionMemory {
         }
     }
 
-    /// Has the first pages of `range`, at most `most`, lie in the top slot.
+    /// Has the first pages of `range`, at most `most`, lie in the current slot.
     private mutating func stage(_ range: PageRange, most: Int) throws(SessionError) -> PageRange {
         let shift = source.layout.pageShift(range.region)
         let wanted = PageRange(region: range.region, first: range.first, count: min(most, slotBytes >> shift))
-        // Behind zeros the rest of what was read before is looked at again.
         if let staged, staged.region == wanted.region, staged.first <= wanted.first, wanted.first < staged.end {
             return PageRange(region: wanted.region, first: wanted.first, count: min(wanted.count, staged.end - wanted.first))
         }
-        precondition(freeCount > 0, "there is room before a page is looked at")
-        staged = nil
-        let start = Int(free[freeCount - 1]) * slotBytes
+        let slot = takeSlot()
+        let start = slot * slotBytes
         let source = source
         try slots.withMutableBytes(start..<start + wanted.count << shift) { (bytes) throws(SessionError) in
             try source.read(wanted, into: &bytes)
         }
         staged = wanted
         return wanted
+    }
+
+    /// Makes another slot the current one: the same where no frame of it is on its way.
+    private mutating func takeSlot() -> Int {
+        staged = nil
+        if let current, lentFrames[current] == 0 { return current }
+        precondition(freeCount > 0, "there is room before a page is looked at")
+        freeCount -= 1
+        let slot = Int(free[freeCount])
+        current = slot
+        return slot
     }
 
     /// As many of the pages, which are staged, as are like the first.
@@ -89,11 +102,11 @@ struct StagedMemory<Source: PageSource>: ~Copyable, SessionMemory {
 
     /// Where staged pages lie among the slots' bytes.
     private func place(_ range: PageRange) -> Range<Int> {
-        guard let staged, staged.region == range.region, staged.first <= range.first, range.end <= staged.end else {
+        guard let current, let staged, staged.region == range.region, staged.first <= range.first, range.end <= staged.end else {
             preconditionFailure("pages are looked at where they were staged")
         }
         let shift = source.layout.pageShift(range.region)
-        let start = Int(free[freeCount - 1]) * slotBytes + (range.first - staged.first) << shift
+        let start = current * slotBytes + (range.first - staged.first) << shift
         return start..<start + range.count << shift
     }
 
@@ -106,28 +119,39 @@ struct StagedMemory<Source: PageSource>: ~Copyable, SessionMemory {
 
     // MARK: Lending
 
-    func hasRoom(forPush isPush: Bool) -> Bool { freeCount > (isPush ? Self.slotsForDemands : 0) }
+    func hasRoom(forPush isPush: Bool) -> Bool {
+        let isCurrentFree = current.map { lentFrames[$0] == 0 } ?? false
+        return freeCount + (isCurrentFree ? 1 : 0) > (isPush ? Self.slotsForDemands : 0)
+    }
 
     @unsafe mutating func lend(_ range: PageRange) -> LentPages {
         let place = place(range)
-        freeCount -= 1
-        staged = nil
-        // SAFETY: the place was checked against what is staged, which lies in the slots; the slot is written to only once it is free again.
+        let slot = place.lowerBound / slotBytes
+        lentFrames[slot] += 1
+        // SAFETY: the place was checked against what is staged, which lies in the slots; a slot is written to only while no frame of it is lent.
         return unsafe LentPages(
-            bytes: UnsafeRawBufferPointer(start: slots.pointer + place.lowerBound, count: place.count), token: UInt64(free[freeCount]) + 1)
+            bytes: UnsafeRawBufferPointer(start: slots.pointer + place.lowerBound, count: place.count), token: UInt64(slot) + 1)
     }
 
     mutating func takeBack(_ token: UInt64) {
-        precondition(token >= 1 && token <= UInt64(free.count) && freeCount < free.count, "what is taken back was lent")
-        // The slot on top may hold pages that were looked at: it stays there.
-        free[freeCount] = UInt8(token - 1)
-        if staged != nil { free.swapAt(freeCount, freeCount - 1) }
+        let slot = Int(token) - 1
+        precondition(lentFrames.indices.contains(slot) && lentFrames[slot] > 0, "what is taken back was lent")
+        lentFrames[slot] -= 1
+        if lentFrames[slot] == 0, slot != current { release(slot) }
+    }
+
+    private mutating func release(_ slot: Int) {
+        free[freeCount] = UInt8(slot)
         freeCount += 1
     }
 
     mutating func takeBackAll() {
         staged = nil
+        current = nil
         freeCount = free.count
-        for index in 0..<freeCount { free[index] = UInt8(index) }
+        for index in 0..<freeCount {
+            free[index] = UInt8(index)
+            lentFrames[index] = 0
+        }
     }
 }
