@@ -32,10 +32,18 @@ struct GuardCommand: ParsableCommand {
     private func endDestination(_ process: pid_t) throws(CommandFailure) {
         var qemu: ForeignProcess?
         let isOrphaned = try attempt { () throws(QemuError) in
-            try SwitchGuard.watch(socket) { _ throws(QemuError) in qemu = try ForeignProcess(process) }
+            try SwitchGuard.watch(socket) { _ throws(QemuError) in
+                do throws(QemuError) {
+                    qemu = try ForeignProcess(process)
+                } catch .systemCall("pidfd_open", code: ESRCH) {
+                    // It has ended by itself: the daemon says why.
+                } catch {
+                    throw error
+                }
+            }
         }
-        guard isOrphaned, let qemu = qemu.take() else { return }
-        if qemu.end() { Console.info("the daemon ended before the switch was committed; its QEMU was ended, the guest is the source's") }
+        guard isOrphaned else { return }
+        if let qemu = qemu.take(), qemu.end() { Console.info("the daemon ended before the switch was committed; its QEMU was ended, the guest is the source's") }
         if let directory { HandoffDirectory.remove(directory) }
     }
 
