@@ -21,7 +21,8 @@ let package = Package(
         .library(
             name: "PageFerry",
             targets: [
-                "PageFerry", "PageCore", "HostMemory", "Userfault", "StreamTransport", "SecureStream", "NativeHandoff", "FirecrackerHandoff", "Handoff",
+                "PageFerry", "PageCore", "HostMemory", "Userfault", "StreamTransport", "SecureStream", "NativeHandoff",
+                "FirecrackerHandoff", "Handoff",
                 "ProcessMemory",
             ]),
         .library(name: "PageEngine", targets: ["PageCore", "PageWire", "PageEngine", "HostMemory"]),
@@ -60,12 +61,14 @@ let package = Package(
         .target(
             name: "PageFerry",
             dependencies: [
-                "CShims", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport",
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Userfault", "Verbs",
+                "StreamTransport",
                 "VerbsTransport", "SecureStream", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
         ),
-        .target(name: "NativeHandoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault", "PageFerry"], swiftSettings: strict),
+        .target(
+            name: "NativeHandoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault", "PageFerry"], swiftSettings: strict),
         .target(name: "FirecrackerHandoff", dependencies: ["CShims", "PageCore", "Userfault", "NativeHandoff"], swiftSettings: strict),
         .target(name: "Handoff", dependencies: ["CShims", "PageCore", "HostMemory", "Userfault"], swiftSettings: strict),
         .target(name: "ProcessMemory", dependencies: ["CShims", "PageCore", "HostMemory", "PageFerry"], swiftSettings: strict),
@@ -76,7 +79,8 @@ let package = Package(
         .target(
             name: "PageFerryLibrary",
             dependencies: [
-                "CPageFerry", "PageCore", "PageEngine", "HostMemory", "Userfault", "StreamTransport", "SecureStream", "PageFerry", "NativeHandoff",
+                "CPageFerry", "PageCore", "PageEngine", "HostMemory", "Userfault", "StreamTransport", "SecureStream", "PageFerry",
+                "NativeHandoff",
             ],
             exclude: ["pageferry.map"], swiftSettings: strict
         ),
@@ -92,7 +96,8 @@ let package = Package(
         .target(
             name: "Benchmarking",
             dependencies: [
-                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "HostMemory", "StreamTransport", "Userfault",
+                "CShims", "PageCore", "PageWire", "PageEngine", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "HostMemory",
+                "StreamTransport", "Userfault",
                 "Verbs", "SecureStream", "PageSimulation", "Demonstration", .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict
@@ -101,7 +106,8 @@ let package = Package(
             name: "pageferry",
             dependencies: [
                 "PageCore", "PageWire", "PageEngine", "HostMemory", "Uring", "Userfault", "Verbs", "StreamTransport", "PageFerry",
-                "SecureStream", "ServiceManager", "Confinement", "NativeHandoff", "FirecrackerHandoff", "Handoff", "ProcessMemory", "PageSimulation", "Demonstration",
+                "SecureStream", "ServiceManager", "Confinement", "NativeHandoff", "FirecrackerHandoff", "Handoff", "ProcessMemory",
+                "PageSimulation", "Demonstration",
                 "Benchmarking", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -111,10 +117,14 @@ let package = Package(
         .executableTarget(name: "ConfinementProbe", dependencies: ["CSeccomp", "Confinement"], swiftSettings: strict),
         .executableTarget(name: "GuestWorkload", swiftSettings: strict),
         // It is loaded into VMMs: of the Swift runtime, which the package manager links everywhere, it needs nothing.
-        .target(name: "PreloadShim", dependencies: ["CHandoffClient"], linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
-        .target(name: "FaultProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
         .target(
-            name: "AllocationProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
+            name: "PreloadShim", dependencies: ["CHandoffClient"],
+            linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
+        .target(
+            name: "FaultProbe", linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
+        .target(
+            name: "AllocationProbe",
+            linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-stdlib", "-Xclang-linker", "-Wl,--as-needed"])]),
 
         // What several test targets share; it links Testing, and no product has it.
         .target(name: "TestSupport", dependencies: ["CShims"], path: "Tests/TestSupport", swiftSettings: tests),
@@ -131,17 +141,32 @@ let package = Package(
         .testTarget(name: "StreamTransportTests", dependencies: ["StreamTransport", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "VerbsTests", dependencies: ["Verbs"], swiftSettings: tests),
         .testTarget(name: "VerbsTransportTests", dependencies: ["VerbsTransport", "TestSupport"], swiftSettings: tests),
-        .testTarget(name: "HandoffTests", dependencies: ["NativeHandoff", "FirecrackerHandoff", "Handoff", "CShims", "TestSupport"], swiftSettings: tests),
-        .testTarget(name: "ProcessMemoryTests", dependencies: ["ProcessMemory", "HostMemory", "PageCore", "TestSupport"], swiftSettings: tests),
+        .testTarget(
+            name: "HandoffTests", dependencies: ["NativeHandoff", "FirecrackerHandoff", "Handoff", "CShims", "TestSupport"],
+            swiftSettings: tests),
+        .testTarget(
+            name: "ProcessMemoryTests", dependencies: ["ProcessMemory", "HostMemory", "PageCore", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SecureStreamTests", dependencies: ["SecureStream", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "PageSimulationTests", dependencies: ["PageSimulation", "PageEngine", "PageWire"], swiftSettings: tests),
-        .testTarget(name: "PageFerryTests", dependencies: ["PageFerry", "Demonstration", "NativeHandoff", "Handoff", "SecureStream", "Verbs", "VerbsTransport", "TestSupport"], swiftSettings: tests),
+        .testTarget(
+            name: "PageFerryTests",
+            dependencies: [
+                "PageFerry", "Demonstration", "NativeHandoff", "Handoff", "SecureStream", "Verbs", "VerbsTransport", "TestSupport",
+            ], swiftSettings: tests),
         .testTarget(name: "DemonstrationTests", dependencies: ["Demonstration", "TestSupport"], swiftSettings: tests),
-        .testTarget(name: "BenchmarkingTests", dependencies: ["Benchmarking", "PageEngine", "PageSimulation", "TestSupport"], swiftSettings: tests),
+        .testTarget(
+            name: "BenchmarkingTests", dependencies: ["Benchmarking", "PageEngine", "PageSimulation", "TestSupport"], swiftSettings: tests),
         .testTarget(name: "SourceTreeTests", swiftSettings: tests),
         .testTarget(
-            name: "LibraryTests", dependencies: ["PageFerryLibrary", "CPageFerry", "HostMemory", "PageCore", "Userfault", "Verbs", "pageferry", "TestSupport"], exclude: ["Fixtures"], swiftSettings: tests),
-        .testTarget(name: "CommandTests", dependencies: ["ConfinementProbe", "FirecrackerVMM", "Demonstration", "NativeHandoff", "Handoff", "HostMemory", "PageFerry", "StreamTransport", "Userfault", "Verbs", "TestSupport"], swiftSettings: tests),
+            name: "LibraryTests",
+            dependencies: ["PageFerryLibrary", "CPageFerry", "HostMemory", "PageCore", "Userfault", "Verbs", "pageferry", "TestSupport"],
+            exclude: ["Fixtures"], swiftSettings: tests),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: [
+                "ConfinementProbe", "FirecrackerVMM", "Demonstration", "NativeHandoff", "Handoff", "HostMemory", "PageFerry",
+                "StreamTransport", "Userfault", "Verbs", "TestSupport",
+            ], swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]
 )

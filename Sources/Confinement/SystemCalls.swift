@@ -18,9 +18,11 @@ enum SystemCalls {
     ]
 
     private static let files = [
-        "access", "chmod", "chown", "close", "close_range", "copy_file_range", "dup", "dup2", "dup3", "faccessat", "faccessat2", "fallocate",
+        "access", "chmod", "chown", "close", "close_range", "copy_file_range", "dup", "dup2", "dup3", "faccessat", "faccessat2",
+        "fallocate",
         "fchmod", "fchmodat", "fchown", "fcntl", "fdatasync", "fgetxattr", "flock", "fsetxattr", "fstat", "fstatfs", "fsync", "ftruncate",
-        "getcwd", "getdents64", "getxattr", "lgetxattr", "link", "linkat", "lseek", "lstat", "mkdir", "mkdirat", "newfstatat", "open", "openat",
+        "getcwd", "getdents64", "getxattr", "lgetxattr", "link", "linkat", "lseek", "lstat", "mkdir", "mkdirat", "newfstatat", "open",
+        "openat",
         "pipe", "pipe2", "pread64", "preadv", "pwrite64", "pwritev", "read", "readlink", "readlinkat", "readv", "rename", "renameat",
         "renameat2", "rmdir", "stat", "statfs", "statx", "umask", "unlink", "unlinkat", "utimensat", "write", "writev",
     ]
@@ -37,7 +39,8 @@ enum SystemCalls {
     ]
 
     private static let threads = [
-        "exit", "exit_group", "get_robust_list", "getcpu", "gettid", "rseq", "rt_sigaction", "rt_sigpending", "rt_sigprocmask", "rt_sigreturn",
+        "exit", "exit_group", "get_robust_list", "getcpu", "gettid", "rseq", "rt_sigaction", "rt_sigpending", "rt_sigprocmask",
+        "rt_sigreturn",
         "rt_sigsuspend", "rt_sigtimedwait", "sched_get_priority_max", "sched_get_priority_min", "sched_getaffinity", "sched_getparam",
         "sched_getscheduler", "sched_setaffinity", "sched_yield", "set_robust_list", "set_tid_address", "sigaltstack", "tgkill",
     ]

@@ -40,7 +40,7 @@ package final class ChildProcess: Sendable {
         var argumentVector = unsafe arguments.map { unsafe strdup($0) } + [nil]
         var environmentVector = unsafe merged.map { unsafe strdup("\($0.key)=\($0.value)") } + [nil]
         let status = unsafe posix_spawnp(&child, arguments[0], &actions, &attributes, &argumentVector, &environmentVector)
-        for unsafe string in unsafe argumentVector + environmentVector { unsafe free(string) }
+        unsafe (argumentVector + environmentVector).forEach { unsafe free($0) }
         unsafe posix_spawn_file_actions_destroy(&actions)
         unsafe posix_spawnattr_destroy(&attributes)
         guard status == 0 else { throw DemonstrationError("cannot start \(arguments[0]): error \(status)") }

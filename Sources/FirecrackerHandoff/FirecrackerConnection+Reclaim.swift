@@ -15,7 +15,8 @@ extension FirecrackerConnection {
     public borrowing func takeUserfault(of process: Int32) throws(HandoffError) -> Int32 {
         let folder = "/proc/\(process)/fd"
         guard let entries = try? FileManager.default.contentsOfDirectory(atPath: folder) else {
-            throw .badUserfault(name: "memory", detail: "the descriptors of process \(process) cannot be listed; run this daemon with CAP_SYS_PTRACE")
+            throw .badUserfault(
+                name: "memory", detail: "the descriptors of process \(process) cannot be listed; run this daemon with CAP_SYS_PTRACE")
         }
         let numbers = entries.compactMap { Int32($0) }.filter {
             (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)")) == "anon_inode:[userfaultfd]"
@@ -26,7 +27,8 @@ extension FirecrackerConnection {
         let copy = pageferry_pidfd_getfd(processDescriptor, number)
         guard copy >= 0 else {
             throw .badUserfault(
-                name: "memory", detail: "the userfaultfd of process \(process) cannot be taken again (error \(-copy)); run this daemon with CAP_SYS_PTRACE")
+                name: "memory",
+                detail: "the userfaultfd of process \(process) cannot be taken again (error \(-copy)); run this daemon with CAP_SYS_PTRACE")
         }
         return copy
     }

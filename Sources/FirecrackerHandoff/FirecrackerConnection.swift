@@ -42,7 +42,9 @@ public struct FirecrackerConnection: ~Copyable, Sendable {
     }
 
     /// Waits for a Firecracker to connect. A process of a user who may not is sent away; the wait goes on.
-    public static func accept(_ listener: borrowing HandoffListener, timeoutNanoseconds: UInt64) throws(HandoffError) -> FirecrackerConnection {
+    public static func accept(_ listener: borrowing HandoffListener, timeoutNanoseconds: UInt64) throws(HandoffError)
+        -> FirecrackerConnection
+    {
         let deadline = HandoffDeadline(timeoutNanoseconds: timeoutNanoseconds)
         while true {
             let socket = try listener.acceptAny(deadline)
@@ -58,7 +60,9 @@ public struct FirecrackerConnection: ~Copyable, Sendable {
         let text = try receiveText(&descriptors, HandoffDeadline(timeoutNanoseconds: timeoutNanoseconds))
         let announced = try FirecrackerMessage.regions(text)
         guard !announced.isEmpty else { throw .malformed(detail: "an empty array of regions") }
-        guard descriptors.count > 0 else { throw .malformed(detail: "no descriptor came with the regions; Firecracker sends its userfaultfd") }
+        guard descriptors.count > 0 else {
+            throw .malformed(detail: "no descriptor came with the regions; Firecracker sends its userfaultfd")
+        }
         // What comes beside the userfaultfd (a guest_memfd, a bitmap) belongs to protocols of its own.
         var userfault = ReceivedDescriptors()
         userfault.append(descriptors.take(0))
@@ -82,7 +86,8 @@ public struct FirecrackerConnection: ~Copyable, Sendable {
             let piece = try receivePiece(&descriptors, deadline)
             guard !piece.isEmpty else { throw .connectionEnded(step: "before all of Firecracker's regions were in") }
             guard !descriptors.cutOff, descriptors.count <= Self.mostDescriptors else {
-                throw .malformed(detail: "more than \(Self.mostDescriptors) descriptors; Firecracker sends its userfaultfd, and at most two more")
+                throw .malformed(
+                    detail: "more than \(Self.mostDescriptors) descriptors; Firecracker sends its userfaultfd, and at most two more")
             }
             text += piece
             guard let end = try scanner.scan(piece) else { continue }

@@ -29,7 +29,9 @@ extension DestinationRegion {
         for index in order {
             let name = handedOver[index].name
             guard handedOver[index].fileOffset == end else {
-                throw .badRegion(name: name, detail: "it begins at byte \(handedOver[index].fileOffset) of the memory file, the one before it ends at byte \(end)")
+                throw .badRegion(
+                    name: name,
+                    detail: "it begins at byte \(handedOver[index].fileOffset) of the memory file, the one before it ends at byte \(end)")
             }
             guard handedOver[index].pageSize == pageSize else {
                 throw .badRegion(name: name, detail: "its pages differ in size from those of the others")

@@ -65,7 +65,8 @@ public struct HandoffListener: ~Copyable, Sendable {
         while true {
             let connection = try HandoffConnection(try acceptAny(deadline))
             if permits(connection.peer) { return connection }
-            try? connection.refuse("user \(connection.peer.userIdentifier) may not hand memory over here: run the VMM as the socket's owner")
+            try? connection.refuse(
+                "user \(connection.peer.userIdentifier) may not hand memory over here: run the VMM as the socket's owner")
         }
     }
 

@@ -154,7 +154,8 @@ extension HandedOverRegions {
     ///   - fileOffset: where its content begins in the source's memory file.
     ///   - descriptors: holds the userfaultfd when this is the first region, which all share.
     package mutating func appendAnonymous(
-        name: String, address: UInt64, lengthBytes: UInt64, fileOffset: UInt64, pageSizeBytes: UInt32, _ descriptors: inout ReceivedDescriptors
+        name: String, address: UInt64, lengthBytes: UInt64, fileOffset: UInt64, pageSizeBytes: UInt32,
+        _ descriptors: inout ReceivedDescriptors
     ) throws(HandoffError) {
         let announced = HandoffRegionMessage(
             name: name, address: address, lengthBytes: lengthBytes, fileOffset: fileOffset, pageSizeBytes: pageSizeBytes,

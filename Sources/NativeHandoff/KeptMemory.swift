@@ -76,11 +76,12 @@ public enum KeptMemory {
             let fileOf = try firstWithSameFile(regions, index)
             if userfaultOf == index { keep(regions[index].userfault.rawValue, userfaultName(index)) }
             if fileOf == index, let file = regions[index].fileDescriptor() { keep(file, fileName(index)) }
-            kept.append(KeptRegion(
-                name: regions[index].name, address: UInt64(regions[index].address), lengthBytes: UInt64(regions[index].lengthBytes),
-                fileOffset: UInt64(regions[index].fileOffset), pageSizeBytes: UInt32(regions[index].pageSize.bytes),
-                kind: regions[index].kind.rawValue, modes: UInt16(truncatingIfNeeded: regions[index].modes.rawValue),
-                userfaultOf: userfaultOf, fileOf: fileOf))
+            kept.append(
+                KeptRegion(
+                    name: regions[index].name, address: UInt64(regions[index].address), lengthBytes: UInt64(regions[index].lengthBytes),
+                    fileOffset: UInt64(regions[index].fileOffset), pageSizeBytes: UInt32(regions[index].pageSize.bytes),
+                    kind: regions[index].kind.rawValue, modes: UInt16(truncatingIfNeeded: regions[index].modes.rawValue),
+                    userfaultOf: userfaultOf, fileOf: fileOf))
         }
         return kept
     }

@@ -67,7 +67,8 @@ extension SessionError: CustomStringConvertible {
             "timed out: \(what)"
         case .linkLost(let text):
             "the link was lost: \(text)"
-        case .cannotConnect(let text), .unknownHost(let text), .cannotOpenMemory(let text), .cannotKeepSession(let text), .notTrusted(let text),
+        case .cannotConnect(let text), .unknownHost(let text), .cannotOpenMemory(let text), .cannotKeepSession(let text),
+            .notTrusted(let text),
             .badCredentials(let text):
             text
         case .violation(let violation):

@@ -33,8 +33,9 @@ public func pageferry_source_open(_ options: UnsafePointer<pageferry_source_opti
 public func pageferry_source_address(_ source: Int64, _ buffer: UnsafeMutablePointer<CChar>!, _ size: Int) -> Int32 {
     ErrorText.keeping { () throws(LibraryError) -> Int32 in
         let source = try Handles.source(source)
-        return Int32(unsafe CText.copy(
-            source.address, to: UnsafeMutableBufferPointer(start: buffer, count: buffer == nil ? 0 : max(0, size))))
+        return Int32(
+            unsafe CText.copy(
+                source.address, to: UnsafeMutableBufferPointer(start: buffer, count: buffer == nil ? 0 : max(0, size))))
     }
 }
 
@@ -52,8 +53,9 @@ public func pageferry_source_adopt(_ source: Int64, _ descriptors: UnsafePointer
 public func pageferry_destination_open(_ options: UnsafePointer<pageferry_destination_options>!) -> Int64 {
     ErrorText.keeping { () throws(LibraryError) -> Int64 in
         guard let options = unsafe options else { throw .argument("options is NULL") }
-        return Handles.add(try unsafe LibraryDestination.open(
-            Options.read(options, formerBytes: 48, empty: pageferry_destination_options())))
+        return Handles.add(
+            try unsafe LibraryDestination.open(
+                Options.read(options, formerBytes: 48, empty: pageferry_destination_options())))
     }
 }
 

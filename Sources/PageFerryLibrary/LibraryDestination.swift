@@ -37,7 +37,8 @@ final class LibraryDestination: LibrarySession {
         let opened: OpenedDestination
         do throws(SessionError) {
             if let adopted {
-                opened = try DestinationConnector(adopting: adopted.sockets, returningTo: address, configuration: configuration).accept(regions)
+                opened = try DestinationConnector(adopting: adopted.sockets, returningTo: address, configuration: configuration).accept(
+                    regions)
             } else {
                 opened = try DestinationConnector(to: address!, configuration: configuration).accept(regions)
             }

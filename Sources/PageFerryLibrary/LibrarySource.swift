@@ -131,8 +131,9 @@ final class LibrarySource: LibrarySession {
             for session in over { session.join() }
             server.sessionEnded()
             let failure = reason.map { LibraryError($0) }
-            events.post(LibraryEvent(
-                kind: PAGEFERRY_EVENT_ENDED, status: failure?.status ?? 0, session: number, text: failure?.text ?? ""))
+            events.post(
+                LibraryEvent(
+                    kind: PAGEFERRY_EVENT_ENDED, status: failure?.status ?? 0, session: number, text: failure?.text ?? ""))
         }
     }
 

@@ -62,7 +62,8 @@ struct LibrarySecurity: Sendable {
         guard isLocal || transport == .tcp else {
             throw LibraryError(
                 PAGEFERRY_ERROR_TRUST,
-                "\(address) is beyond this host, and RDMA carries no encryption; set insecure to 1 where the network is trusted, or use streams")
+                "\(address) is beyond this host, and RDMA carries no encryption; set insecure to 1 where the network is trusted, or use streams"
+            )
         }
         if !isLocal { throw beyondThisHost("\(address)") }
     }
@@ -178,10 +179,11 @@ enum Options {
             let fileOf = unsafe isShared ? given.firstIndex { unsafe $0.memory_descriptor == region.memory_descriptor } ?? index : index
             if userfaultOf == index { descriptors[KeptMemory.userfaultName(index)] = unsafe region.userfault_descriptor }
             if isShared, fileOf == index { descriptors[KeptMemory.fileName(index)] = unsafe region.memory_descriptor }
-            announced.append(unsafe KeptRegion(
-                name: CText.read(region.name) ?? "region \(index)", address: region.address, lengthBytes: region.length_bytes,
-                fileOffset: isShared ? region.file_offset : 0, pageSizeBytes: region.page_size_bytes, isShared: isShared,
-                userfaultOf: userfaultOf, fileOf: fileOf))
+            announced.append(
+                unsafe KeptRegion(
+                    name: CText.read(region.name) ?? "region \(index)", address: region.address, lengthBytes: region.length_bytes,
+                    fileOffset: isShared ? region.file_offset : 0, pageSizeBytes: region.page_size_bytes, isShared: isShared,
+                    userfaultOf: userfaultOf, fileOf: fileOf))
         }
         let list: [DestinationRegion]
         do throws(HandoffError) {

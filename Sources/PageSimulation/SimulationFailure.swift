@@ -92,7 +92,8 @@ extension InvariantViolation: CustomStringConvertible {
         case .waitersLeft(let pages): "threads were still waiting for \(pages) pages at the end"
         case .nothingHappens(let missingPages): "nothing happens any more and \(missingPages) pages are missing"
         case .lastsTooLong(let missingPages): "the session lasts longer than anything explains; \(missingPages) pages are missing"
-        case .staleLinkTaken(let number): "the source took connection \(number), which the destination had given up, in place of the one it has"
+        case .staleLinkTaken(let number):
+            "the source took connection \(number), which the destination had given up, in place of the one it has"
         case .countsDisagree(let text): "the counts disagree: \(text)"
         case .engine(let violation): "\(violation)"
         case .frame(let error): "\(error)"

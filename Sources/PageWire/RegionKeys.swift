@@ -51,8 +51,9 @@ public enum RegionKeys {
             let address = try reader.integer(UInt64.self)
             let most = UInt64(RegionLayout.mostBytes)
             guard first <= most, count > 0, count <= most else { throw .malformedPayload(kind: .regionKeys) }
-            keys.append(RegionKey(
-                range: PageRange(region: region, first: PageIndex(first), count: Int(count)), address: address, key: key))
+            keys.append(
+                RegionKey(
+                    range: PageRange(region: region, first: PageIndex(first), count: Int(count)), address: address, key: key))
         }
         try reader.finish()
         return keys

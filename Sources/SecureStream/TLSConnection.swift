@@ -64,7 +64,9 @@ import Glibc
         // Tells a server with several certificates which is wanted (RFC 6066).
         if isServer {
             var text = Array(name.utf8CString)
-            _ = unsafe text.withUnsafeMutableBytes { unsafe SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, Int(TLSEXT_NAMETYPE_host_name), $0.baseAddress) }
+            _ = unsafe text.withUnsafeMutableBytes {
+                unsafe SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, Int(TLSEXT_NAMETYPE_host_name), $0.baseAddress)
+            }
         }
     }
 
@@ -121,7 +123,9 @@ import Glibc
         let reasonCode = Int32(truncatingIfNeeded: code & 0x7F_FFFF)
         let verification = unsafe SSL_get_verify_result(raw)
         var reason = TLSError.takeReasons()
-        if verification != Int(X509_V_OK), let text = unsafe X509_verify_cert_error_string(verification) { unsafe reason = String(cString: text) }
+        if verification != Int(X509_V_OK), let text = unsafe X509_verify_cert_error_string(verification) {
+            unsafe reason = String(cString: text)
+        }
         switch reasonCode {
         case SSL_R_UNEXPECTED_EOF_WHILE_READING: return .lost(peer: peer)
         case SSL_R_WRONG_VERSION_NUMBER, SSL_R_HTTP_REQUEST, SSL_R_PACKET_LENGTH_TOO_LONG, SSL_R_NO_PROTOCOLS_AVAILABLE,

@@ -101,7 +101,8 @@ import Glibc
             }
         case .server:
             unsafe SSL_CTX_set_psk_server_callback(raw) { ssl, identity, key, keyLength in
-                guard let identity = unsafe identity, unsafe String(cString: identity) == String(decoding: TLSContext.identity, as: UTF8.self)
+                guard let identity = unsafe identity,
+                    unsafe String(cString: identity) == String(decoding: TLSContext.identity, as: UTF8.self)
                 else { return 0 }
                 return unsafe TLSContext.giveSecret(of: ssl, key, keyLength)
             }

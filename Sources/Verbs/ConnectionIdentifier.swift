@@ -85,7 +85,9 @@ import PageCore
 
     // MARK: Listening
 
-    public static func listen(on address: VerbsAddress, channel: borrowing EventChannel, backlog: Int32) throws(VerbsError) -> ConnectionIdentifier {
+    public static func listen(on address: VerbsAddress, channel: borrowing EventChannel, backlog: Int32) throws(VerbsError)
+        -> ConnectionIdentifier
+    {
         let identifier = try ConnectionIdentifier(on: channel)
         let target = try ResolvedAddress(address, passive: true)
         // SAFETY: the address lives for the call, which copies it.
@@ -134,11 +136,13 @@ import PageCore
         var host = [CChar](repeating: 0, count: Int(NI_MAXHOST))
         var service = [CChar](repeating: 0, count: Int(NI_MAXSERV))
         guard let address = unsafe pageferry_verbs_peer_address(raw) else { return "rdma peer" }
-        let length = unsafe address.pointee.sa_family == sa_family_t(AF_INET6) ? MemoryLayout<sockaddr_in6>.size : MemoryLayout<sockaddr_in>.size
+        let length =
+            unsafe address.pointee.sa_family == sa_family_t(AF_INET6) ? MemoryLayout<sockaddr_in6>.size : MemoryLayout<sockaddr_in>.size
         // SAFETY: both buffers have the lengths given, the address the length of its family.
-        guard unsafe getnameinfo(
-            address, socklen_t(length), &host, socklen_t(host.count), &service, socklen_t(service.count),
-            NI_NUMERICHOST | NI_NUMERICSERV) == 0
+        guard
+            unsafe getnameinfo(
+                address, socklen_t(length), &host, socklen_t(host.count), &service, socklen_t(service.count),
+                NI_NUMERICHOST | NI_NUMERICSERV) == 0
         else { return "rdma peer" }
         return "rdma:\(text(host)):\(text(service))"
     }

@@ -93,7 +93,9 @@ public struct DeviceDescription: Sendable, Codable, Hashable {
         for index in 0..<min(Int(attributes.gid_tbl_len), 16) {
             var bytes = [UInt8](repeating: 0, count: 16)
             // SAFETY: the array has the sixteen bytes the shim fills.
-            guard unsafe pageferry_verbs_query_gid(raw, port, Int32(index), &bytes) == 0, bytes.contains(where: { $0 != 0 }) else { continue }
+            guard unsafe pageferry_verbs_query_gid(raw, port, Int32(index), &bytes) == 0, bytes.contains(where: { $0 != 0 }) else {
+                continue
+            }
             identifiers.append(DeviceDescription.Identifier(index: index, text: Self.text(bytes)))
         }
         return DeviceDescription.Port(

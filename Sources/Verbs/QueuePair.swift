@@ -9,9 +9,10 @@ public struct Work: Sendable {
     public static func read(
         from remote: UInt64, key remoteKey: UInt32, into local: UInt, key localKey: UInt32, lengthBytes: Int, token: UInt64
     ) -> Work {
-        Work(raw: pageferry_verbs_work(
-            token: token, local: UInt64(local), remote: remote, length: UInt32(lengthBytes), local_key: localKey,
-            remote_key: remoteKey, immediate: 0, operation: UInt32(PAGEFERRY_VERBS_READ), is_inline: 0))
+        Work(
+            raw: pageferry_verbs_work(
+                token: token, local: UInt64(local), remote: remote, length: UInt32(lengthBytes), local_key: localKey,
+                remote_key: remoteKey, immediate: 0, operation: UInt32(PAGEFERRY_VERBS_READ), is_inline: 0))
     }
 
     /// Writes registered memory of this host into the peer's (RDMA WRITE), which learns of it by `immediate`.
@@ -19,18 +20,20 @@ public struct Work: Sendable {
         from local: UInt, key localKey: UInt32, to remote: UInt64, key remoteKey: UInt32, lengthBytes: Int, immediate: UInt32,
         token: UInt64
     ) -> Work {
-        Work(raw: pageferry_verbs_work(
-            token: token, local: UInt64(local), remote: remote, length: UInt32(lengthBytes), local_key: localKey,
-            remote_key: remoteKey, immediate: immediate, operation: UInt32(PAGEFERRY_VERBS_WRITE_IMMEDIATE), is_inline: 0))
+        Work(
+            raw: pageferry_verbs_work(
+                token: token, local: UInt64(local), remote: remote, length: UInt32(lengthBytes), local_key: localKey,
+                remote_key: remoteKey, immediate: immediate, operation: UInt32(PAGEFERRY_VERBS_WRITE_IMMEDIATE), is_inline: 0))
     }
 
     /// Sends a message, with `immediate` beside it. An inline one is copied as it is posted.
     public static func send(
         from local: UInt, key localKey: UInt32, lengthBytes: Int, immediate: UInt32, isInline: Bool, token: UInt64
     ) -> Work {
-        Work(raw: pageferry_verbs_work(
-            token: token, local: UInt64(local), remote: 0, length: UInt32(lengthBytes), local_key: localKey, remote_key: 0,
-            immediate: immediate, operation: UInt32(PAGEFERRY_VERBS_SEND_IMMEDIATE), is_inline: isInline ? 1 : 0))
+        Work(
+            raw: pageferry_verbs_work(
+                token: token, local: UInt64(local), remote: 0, length: UInt32(lengthBytes), local_key: localKey, remote_key: 0,
+                immediate: immediate, operation: UInt32(PAGEFERRY_VERBS_SEND_IMMEDIATE), is_inline: isInline ? 1 : 0))
     }
 }
 

@@ -51,7 +51,8 @@ struct AwaitedMemory: ~Copyable {
         switch form {
         case .native:
             let connection = try listener.accept(timeoutNanoseconds: 200_000_000)
-            let regions = try connection.receiveRegions(again: again, takesRequests: takesRequests, timeoutNanoseconds: regionsTimeoutNanoseconds)
+            let regions = try connection.receiveRegions(
+                again: again, takesRequests: takesRequests, timeoutNanoseconds: regionsTimeoutNanoseconds)
             return AwaitedMemory(.native(connection), regions)
         case .firecracker:
             let connection = try FirecrackerConnection.accept(listener, timeoutNanoseconds: 200_000_000)

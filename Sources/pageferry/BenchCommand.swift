@@ -31,7 +31,8 @@ struct BenchCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The device of `bench rdma`; the first with an IPv4 address by default.", valueName: "name"))
     var device: String?
 
-    @Option(help: ArgumentHelp("Where `bench pattern` finds recorded traces; perf/traces by default, if there is one.", valueName: "directory"))
+    @Option(
+        help: ArgumentHelp("Where `bench pattern` finds recorded traces; perf/traces by default, if there is one.", valueName: "directory"))
     var traces: String?
 
     @Option(help: ArgumentHelp("Source revision for the report's header.", valueName: "text"))

@@ -19,8 +19,9 @@ struct CacheCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Where this host's destinations connect: unix:PATH, or a port of loopback.", valueName: "address"))
     var listen: String
 
-    @Option(help: ArgumentHelp(
-        "Keep here what a daemon needs that is started again after this one has died; a directory of its own.", valueName: "directory"))
+    @Option(
+        help: ArgumentHelp(
+            "Keep here what a daemon needs that is started again after this one has died; a directory of its own.", valueName: "directory"))
     var state: String?
 
     func run() throws {
@@ -56,7 +57,8 @@ struct CacheCommand: ParsableCommand {
         try ImageService(
             startSession: ImageService.serving(cached.image, sessions),
             server: SourceServer(listener: listener, layout: cached.image.layout, configuration: configuration), mostSessions: 0,
-            state: state, control: control, confinement: paging.confinement, filling: { notice throws(CommandFailure) in try follow(notice, session) }
+            state: state, control: control, confinement: paging.confinement,
+            filling: { notice throws(CommandFailure) in try follow(notice, session) }
         ).run(events)
         withExtendedLifetime((session, cached)) {}
     }

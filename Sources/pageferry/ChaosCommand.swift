@@ -17,7 +17,9 @@ struct ChaosCommand: ParsableCommand {
     @Option(help: "Seed of everything that is drawn.")
     var seed: UInt64 = 1
 
-    @Option(help: ArgumentHelp("The demonstration guest's directory (make guest): every tenth round moves a real machine.", valueName: "directory"))
+    @Option(
+        help: ArgumentHelp(
+            "The demonstration guest's directory (make guest): every tenth round moves a real machine.", valueName: "directory"))
     var guest: String?
 
     @Option(help: ArgumentHelp("Write the reports to this file as JSON.", valueName: "file"))
@@ -63,7 +65,8 @@ struct ChaosCommand: ParsableCommand {
     }
 
     private func text(of report: ChaosDemonstration.Report) -> String {
-        let outcome = report.failure.map { "LOST: \($0)" } ?? (report.wrongPages == 0 ? "every byte right" : "WRONG: \(report.wrongPages) pages")
+        let outcome =
+            report.failure.map { "LOST: \($0)" } ?? (report.wrongPages == 0 ? "every byte right" : "WRONG: \(report.wrongPages) pages")
         return
             "round \(report.round), \(report.kind?.rawValue ?? "machine"): \(report.cuts) cuts, killed: source \(report.sourceKills), destination \(report.destinationKills), both \(report.bothKills); \(report.takeovers) take-overs, \(String(format: "%.1f", report.seconds)) s: \(outcome)"
     }

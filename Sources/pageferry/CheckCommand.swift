@@ -18,11 +18,12 @@ struct CheckCommand: ParsableCommand {
             print(String(decoding: try encoder.encode(check), as: UTF8.self))
         } else {
             for item in check.items {
-                let mark = switch item.verdict {
+                let mark =
+                    switch item.verdict {
                     case .good: "ok      "
                     case .limited: "limited "
                     case .missing: "MISSING "
-                }
+                    }
                 print("\(mark)\(item.subject): \(item.finding)")
                 if let remedy = item.remedy { print("          \(remedy)") }
             }

@@ -41,7 +41,9 @@ final class DaemonControl: Sendable {
     deinit { state.withLock { $0.socket }?.stop() }
 
     func addDestination(_ session: DestinationSession, peer: String) -> Int {
-        add(Session(number: 0, side: "destination", peer: peer, statistics: session.statistics) { [weak session] in session?.recover(at: $0) })
+        add(
+            Session(number: 0, side: "destination", peer: peer, statistics: session.statistics) { [weak session] in session?.recover(at: $0)
+            })
     }
 
     func addSource(_ session: SourceSession, peer: String) -> Int {
@@ -80,7 +82,8 @@ final class DaemonControl: Sendable {
             switch request.request {
             case "status":
                 let now = MonotonicClock.nowNanoseconds()
-                return ControlAnswer(status: sessions.map { SessionStatus(side: $0.side, peer: $0.peer, $0.statistics.read(), nowNanoseconds: now) })
+                return ControlAnswer(
+                    status: sessions.map { SessionStatus(side: $0.side, peer: $0.peer, $0.statistics.read(), nowNanoseconds: now) })
             case "recover":
                 let ways = sessions.compactMap(\.recover)
                 guard !ways.isEmpty else { throw CommandFailure("this daemon has no destination session to point elsewhere", .unavailable) }

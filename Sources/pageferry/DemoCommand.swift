@@ -26,7 +26,8 @@ struct DemoCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The library that times QEMU's faults; found beside this program by default.", valueName: "path"))
     var probe: String?
 
-    @Option(name: .customLong("destination-option"), parsing: .unconditionalSingleValue,
+    @Option(
+        name: .customLong("destination-option"), parsing: .unconditionalSingleValue,
         help: ArgumentHelp("Pass this to `pageferry destination`; may be repeated.", valueName: "option"))
     var destinationOptions: [String] = []
 

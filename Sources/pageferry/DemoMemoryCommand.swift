@@ -24,7 +24,9 @@ struct DemoMemoryCommand: ParsableCommand {
     @Option(help: "How pages travel: tcp (a unix socket unless --host is given), or rdma.")
     var transport = TransportChoice.tcp
 
-    @Option(help: ArgumentHelp("An address of this host to move the memory over; RDMA takes its first device's by default.", valueName: "address"))
+    @Option(
+        help: ArgumentHelp(
+            "An address of this host to move the memory over; RDMA takes its first device's by default.", valueName: "address"))
     var host: String?
 
     @Option(help: "Over RDMA, who moves the pages nobody asked for: read (the destination) or write (the source).")
@@ -36,8 +38,9 @@ struct DemoMemoryCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Only take the memory, from the host that serves it there.", valueName: "address"))
     var from: String?
 
-    @Option(help: ArgumentHelp(
-        "With --from: give up when the link has been lost for so long; 0 gives up at once.", valueName: "seconds"))
+    @Option(
+        help: ArgumentHelp(
+            "With --from: give up when the link has been lost for so long; 0 gives up at once.", valueName: "seconds"))
     var giveUpAfter = 15
 
     @Option(help: ArgumentHelp("Write the reports to this file as JSON.", valueName: "file"))
@@ -129,7 +132,8 @@ struct DemoMemoryCommand: ParsableCommand {
         if report.lostLinks > 0 { lines.append("  the link was lost, and found again: \(report.lostLinks) times") }
         for thread in report.threads {
             lines.append(
-                "  \(thread.pattern): \(thread.pages) pages compared, \(thread.wrongPages) wrong, \(thread.waits) waits, p50 \(format(thread.waitP50Microseconds)) us, p99 \(format(thread.waitP99Microseconds)) us")
+                "  \(thread.pattern): \(thread.pages) pages compared, \(thread.wrongPages) wrong, \(thread.waits) waits, p50 \(format(thread.waitP50Microseconds)) us, p99 \(format(thread.waitP99Microseconds)) us"
+            )
         }
         return lines.joined(separator: "\n")
     }

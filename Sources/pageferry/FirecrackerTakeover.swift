@@ -14,7 +14,8 @@ extension AwaitedMemory {
     /// The memory of a Firecracker whose daemon has died. It keeps its own descriptor of the userfaultfd and cannot be asked for it.
     static func reclaimed(_ left: DestinationState.Firecracker) throws(CommandFailure) -> AwaitedMemory {
         guard let process = AdoptedQemu(process: left.machine.process, startTicks: left.machine.startTicks) else {
-            throw CommandFailure("the Firecracker whose memory was being filled has ended; remove the state directory's content and start again", .software)
+            throw CommandFailure(
+                "the Firecracker whose memory was being filled has ended; remove the state directory's content and start again", .software)
         }
         return try attempt { () throws(HandoffError) in
             let connection = try FirecrackerConnection(again: process.process)

@@ -43,7 +43,9 @@ struct GuardCommand: ParsableCommand {
             }
         }
         guard isOrphaned else { return }
-        if let qemu = qemu.take(), qemu.end() { Console.info("the daemon ended before the switch was committed; its QEMU was ended, the guest is the source's") }
+        if let qemu = qemu.take(), qemu.end() {
+            Console.info("the daemon ended before the switch was committed; its QEMU was ended, the guest is the source's")
+        }
         if let directory { HandoffDirectory.remove(directory) }
     }
 

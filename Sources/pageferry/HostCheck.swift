@@ -40,9 +40,10 @@ struct HostCheck: Codable {
             let features = try UserfaultDescriptor.supportedFeatures()
             var items = [CheckItem(subject: "userfaultfd", verdict: .good, finding: "available: \(features)")]
             if !features.isSuperset(of: .sharedMemory) {
-                items.append(CheckItem(
-                    subject: "shared memory", verdict: .limited, finding: "no minor faults on shared memory",
-                    remedy: "run Linux 5.14 or newer to take over QEMU guests"))
+                items.append(
+                    CheckItem(
+                        subject: "shared memory", verdict: .limited, finding: "no minor faults on shared memory",
+                        remedy: "run Linux 5.14 or newer to take over QEMU guests"))
             }
             return items
         } catch {
@@ -54,9 +55,11 @@ struct HostCheck: Codable {
         do throws(UringError) {
             let support = try RingSupport.probe()
             guard support.isSufficient else {
-                return [CheckItem(
-                    subject: "io_uring", verdict: .missing, finding: "this kernel lacks operations the transports need",
-                    remedy: "run Linux 5.19 or newer")]
+                return [
+                    CheckItem(
+                        subject: "io_uring", verdict: .missing, finding: "this kernel lacks operations the transports need",
+                        remedy: "run Linux 5.19 or newer")
+                ]
             }
             let copies = support.features.contains(.zeroCopySend) ? "with zero-copy send" : "without zero-copy send (Linux 6.1 has it)"
             return [CheckItem(subject: "io_uring", verdict: .good, finding: "available, \(copies)")]
@@ -88,7 +91,8 @@ struct HostCheck: Codable {
         for directory in ["/usr/bin", "/usr/local/bin"] where mayUse("\(directory)/qemu-system-x86_64", X_OK) {
             let hasKVM = mayUse("/dev/kvm", R_OK | W_OK)
             return CheckItem(
-                subject: "QEMU", verdict: .good, finding: "\(directory)/qemu-system-x86_64, \(hasKVM ? "KVM usable" : "no usable /dev/kvm")")
+                subject: "QEMU", verdict: .good, finding: "\(directory)/qemu-system-x86_64, \(hasKVM ? "KVM usable" : "no usable /dev/kvm")"
+            )
         }
         return CheckItem(
             subject: "QEMU", verdict: .limited, finding: "no qemu-system-x86_64",
@@ -105,15 +109,21 @@ struct HostCheck: Codable {
     private static func rdma(_ devices: [DeviceDescription]) -> [CheckItem] {
         guard !devices.isEmpty else {
             let hasInterface = mayUse("/sys/class/infiniband_verbs", F_OK)
-            return [CheckItem(
-                subject: "RDMA", verdict: .limited, finding: "no device\(hasInterface ? "" : ", and the kernel's ib_uverbs is not loaded")",
-                remedy: "--transport tcp works; for RDMA load the adapter's driver, or `rdma link add rxe0 type rxe netdev eth0` for soft-RoCE")]
+            return [
+                CheckItem(
+                    subject: "RDMA", verdict: .limited,
+                    finding: "no device\(hasInterface ? "" : ", and the kernel's ib_uverbs is not loaded")",
+                    remedy:
+                        "--transport tcp works; for RDMA load the adapter's driver, or `rdma link add rxe0 type rxe netdev eth0` for soft-RoCE"
+                )
+            ]
         }
         var items: [CheckItem] = []
         if !mayUse("/dev/infiniband/rdma_cm", R_OK | W_OK) {
-            items.append(CheckItem(
-                subject: "RDMA connections", verdict: .limited, finding: "/dev/infiniband/rdma_cm cannot be used",
-                remedy: "`modprobe rdma_ucm`, and give this user access to the file"))
+            items.append(
+                CheckItem(
+                    subject: "RDMA connections", verdict: .limited, finding: "/dev/infiniband/rdma_cm cannot be used",
+                    remedy: "`modprobe rdma_ucm`, and give this user access to the file"))
         }
         for device in devices {
             for port in device.ports { items.append(item(device, port)) }
@@ -127,7 +137,8 @@ struct HostCheck: Codable {
             "\(port.state), \(port.linkLayer), MTU \(port.mtuBytes), \(device.mostReads) reads outstanding, GIDs \(identifiers.isEmpty ? "none" : identifiers)"
         let subject = "RDMA \(device.name) port \(port.number)"
         guard port.isActive else {
-            return CheckItem(subject: subject, verdict: .limited, finding: finding, remedy: "bring its network interface up (`ip link set … up`)")
+            return CheckItem(
+                subject: subject, verdict: .limited, finding: finding, remedy: "bring its network interface up (`ip link set … up`)")
         }
         guard !device.addresses.isEmpty || port.linkLayer != "Ethernet" else {
             return CheckItem(subject: subject, verdict: .limited, finding: finding, remedy: "give its network interface an IP address")

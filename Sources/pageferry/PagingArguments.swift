@@ -20,7 +20,9 @@ struct PagingArguments: ParsableArguments {
     @Option(help: "Bulk lanes wanted beside the urgent lane.")
     var bulkLanes = 2
 
-    @Option(help: ArgumentHelp("Fetch this much around a demanded page: a size, or as much as the faults so far suggest.", valueName: "size|adaptive"))
+    @Option(
+        help: ArgumentHelp(
+            "Fetch this much around a demanded page: a size, or as much as the faults so far suggest.", valueName: "size|adaptive"))
     var window = WindowArgument(policy: WindowPolicy(windowBytes: 64 << 10))
 
     @Option(help: ArgumentHelp("Bytes of pushed pages that may be on the way at once.", valueName: "size"))
@@ -29,7 +31,9 @@ struct PagingArguments: ParsableArguments {
     @Flag(help: "Fetch only what the guest needs, and what lies around it; the session lasts as long as the guest then.")
     var noPush = false
 
-    @Option(help: ArgumentHelp("Write to this file which pages were needed, in order. Each touched page by itself: --window 4K --no-push.", valueName: "file"))
+    @Option(
+        help: ArgumentHelp(
+            "Write to this file which pages were needed, in order. Each touched page by itself: --window 4K --no-push.", valueName: "file"))
     var recordTrace: String?
 
     @Option(help: ArgumentHelp("Pull the pages of this recorded trace first.", valueName: "file"))

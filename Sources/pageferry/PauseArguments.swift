@@ -7,9 +7,10 @@ struct PauseArguments: ParsableArguments {
     @Option(help: ArgumentHelp("Answer `pageferry status` and `recover` on this socket.", valueName: "path"))
     var control: String?
 
-    @Option(help: ArgumentHelp(
-        "End a session whose link has been lost for so long; 0 ends it at once. By default a machine's is kept for ever, a memory file's source waits 10 minutes.",
-        valueName: "seconds"))
+    @Option(
+        help: ArgumentHelp(
+            "End a session whose link has been lost for so long; 0 ends it at once. By default a machine's is kept for ever, a memory file's source waits 10 minutes.",
+            valueName: "seconds"))
     var giveUpAfter: Int?
 
     func validate() throws {

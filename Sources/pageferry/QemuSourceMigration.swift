@@ -35,11 +35,12 @@ struct QemuSourceMigration {
         let left = try leftBehind(state, qemu)
         let backends = try attempt { () throws(QemuError) in left == nil ? try qemu.inspect() : try qemu.inspectCommitted() }
         let image = try attempt { () throws(SessionError) in
-            try SourceImage(backends.map { backend in
-                SourceRegionDescriptor(
-                    name: backend.name, descriptor: backend.descriptor, fileOffset: backend.fileOffset,
-                    lengthBytes: backend.lengthBytes)
-            })
+            try SourceImage(
+                backends.map { backend in
+                    SourceRegionDescriptor(
+                        name: backend.name, descriptor: backend.descriptor, fileOffset: backend.fileOffset,
+                        lengthBytes: backend.lengthBytes)
+                })
         }
         let listener = try command.openListener()
         service.ready(

@@ -14,8 +14,10 @@ struct SecurityArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The authorities whose certificates are believed, PEM.", valueName: "file"))
     var tlsAuthority: String?
 
-    @Option(help: ArgumentHelp(
-        "The name or IP address the peer's certificate must carry; a destination expects the host it connects to by default.", valueName: "name"))
+    @Option(
+        help: ArgumentHelp(
+            "The name or IP address the peer's certificate must carry; a destination expects the host it connects to by default.",
+            valueName: "name"))
     var tlsPeerName: String?
 
     @Option(help: ArgumentHelp("In place of certificates: a file with a key that both hosts have, for its owner alone.", valueName: "file"))

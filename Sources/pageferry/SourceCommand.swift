@@ -25,16 +25,23 @@ struct SourceCommand: ParsableCommand {
     @Option(help: ArgumentHelp("QMP socket of a running QEMU.", valueName: "path"))
     var qmp: String?
 
-    @Option(help: ArgumentHelp("Memory file to serve: a snapshot's memory, an image. Given several times: a region each, in this order.", valueName: "path"))
+    @Option(
+        help: ArgumentHelp(
+            "Memory file to serve: a snapshot's memory, an image. Given several times: a region each, in this order.", valueName: "path"))
     var memory: [String] = []
 
-    @Option(help: ArgumentHelp("Process whose memory to serve; all its threads are stopped (SIGSTOP, ptrace, a frozen cgroup).", valueName: "pid"))
+    @Option(
+        help: ArgumentHelp(
+            "Process whose memory to serve; all its threads are stopped (SIGSTOP, ptrace, a frozen cgroup).", valueName: "pid"))
     var pid: Int32?
 
     @Option(help: ArgumentHelp("With --pid: write here which addresses make which region, before anything is served.", valueName: "file"))
     var layout: String?
 
-    @Option(help: ArgumentHelp("Serve the memory file in pages of this size: 4K, or 2M when it is for a machine on huge pages; the file's own by default.", valueName: "size"))
+    @Option(
+        help: ArgumentHelp(
+            "Serve the memory file in pages of this size: 4K, or 2M when it is for a machine on huge pages; the file's own by default.",
+            valueName: "size"))
     var pageSize: SizeArgument?
 
     @Option(help: ArgumentHelp("Where to listen: HOST:PORT, [ADDRESS]:PORT or unix:PATH.", valueName: "address"))
@@ -57,8 +64,9 @@ struct SourceCommand: ParsableCommand {
 
     @OptionGroup var confinement: ConfinementArguments
 
-    @Option(help: ArgumentHelp(
-        "Keep here what a daemon needs that is started again after this one has died; a directory of its own.", valueName: "directory"))
+    @Option(
+        help: ArgumentHelp(
+            "Keep here what a daemon needs that is started again after this one has died; a directory of its own.", valueName: "directory"))
     var state: String?
 
     @Option(help: ArgumentHelp("Write what happened to this file as JSON.", valueName: "file"))
@@ -69,13 +77,16 @@ struct SourceCommand: ParsableCommand {
 
     func validate() throws {
         guard [qmp != nil, !memory.isEmpty, pid != nil].count(where: { $0 }) == 1 else {
-            throw ValidationError("give one of --qmp PATH (a running machine), --memory PATH (a memory file) and --pid PID (a stopped process)")
+            throw ValidationError(
+                "give one of --qmp PATH (a running machine), --memory PATH (a memory file) and --pid PID (a stopped process)")
         }
         guard layout == nil || pid != nil else { throw ValidationError("--layout goes with --pid: other memory has no addresses here") }
         guard pid == nil || transport != .rdma else {
             throw ValidationError("a process's memory is read page by page, and goes over TCP alone; leave --transport rdma out")
         }
-        guard pageSize == nil || !memory.isEmpty else { throw ValidationError("--page-size goes with --memory; a running machine has its own") }
+        guard pageSize == nil || !memory.isEmpty else {
+            throw ValidationError("--page-size goes with --memory; a running machine has its own")
+        }
         if let pageSize, PageSize(bytes: pageSize.bytes) == nil { throw ValidationError("--page-size takes 4K or 2M") }
         guard (0...15).contains(bulkLanes) else { throw ValidationError("--bulk-lanes takes 0 to 15") }
         guard sessions >= 0, sessions <= 1_000_000 else { throw ValidationError("--sessions takes 0 or more") }
@@ -101,7 +112,8 @@ struct SourceCommand: ParsableCommand {
         let address = try attempt { () throws(StreamError) in try StreamAddress(parsing: listen) }
         let transport = offeredTransport
         try security.check(address, transport)
-        let stream: StreamListener? = transport == .rdma ? nil : try attempt { () throws(StreamError) in try StreamListener(onLingering: address) }
+        let stream: StreamListener? =
+            transport == .rdma ? nil : try attempt { () throws(StreamError) in try StreamListener(onLingering: address) }
         let listener: SourceListener
         do throws(SessionError) {
             listener = try SourceListener(stream, on: address, transport: transport)

@@ -18,7 +18,8 @@ final class StateDirectory: Sendable {
             throw CommandFailure("'\(path)' is no directory; give --state a directory of this daemon's own", .configuration)
         }
         guard status.st_uid == getuid(), status.st_mode & 0o077 == 0 else {
-            throw CommandFailure("the state directory '\(path)' holds secrets, and others may enter it; chmod 700 it, as its owner", .noPermission)
+            throw CommandFailure(
+                "the state directory '\(path)' holds secrets, and others may enter it; chmod 700 it, as its owner", .noPermission)
         }
         let descriptor = unsafe open("\(path)/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw CommandFailure("cannot open '\(path)/lock': \(Self.text(errno))", .cannotCreate) }

@@ -54,7 +54,9 @@ struct RecoverCommand: ParsableCommand {
     var listen: String?
 
     func validate() throws {
-        guard (connect == nil) != (listen == nil) else { throw ValidationError("give --connect ADDRESS to a destination, or --listen ADDRESS to a source") }
+        guard (connect == nil) != (listen == nil) else {
+            throw ValidationError("give --connect ADDRESS to a destination, or --listen ADDRESS to a source")
+        }
     }
 
     func run() throws {

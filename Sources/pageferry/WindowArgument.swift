@@ -19,5 +19,7 @@ struct WindowArgument: ExpressibleByArgument {
         }
     }
 
-    var defaultValueDescription: String { policy.shape == .adaptive ? "adaptive" : SizeArgument(bytes: policy.windowBytes).defaultValueDescription }
+    var defaultValueDescription: String {
+        policy.shape == .adaptive ? "adaptive" : SizeArgument(bytes: policy.windowBytes).defaultValueDescription
+    }
 }

@@ -5,7 +5,8 @@ import Testing
 import Userfault
 
 /// `pageferry cache`: many machines from one image, whose pages leave the source once. Every byte is compared by the machines themselves.
-@Suite(.leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
+@Suite(
+    .leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
 struct CacheTests {
     let scratch: Scratch
     private let memory: String
@@ -162,7 +163,9 @@ struct CacheTests {
 
     @Test func whereItMayListen() throws {
         try expectRefusal(
-            ["cache", "--connect", sourceAddress, "--listen", "0.0.0.0:0"], code: 64, says: ["serves its own host alone", "unix:PATH"], in: scratch)
-        try expectRefusal(["cache", "--connect", sourceAddress, "--listen", cacheAddress], code: 69, says: [scratch.file("source")], in: scratch)
+            ["cache", "--connect", sourceAddress, "--listen", "0.0.0.0:0"], code: 64, says: ["serves its own host alone", "unix:PATH"],
+            in: scratch)
+        try expectRefusal(
+            ["cache", "--connect", sourceAddress, "--listen", cacheAddress], code: 69, says: [scratch.file("source")], in: scratch)
     }
 }

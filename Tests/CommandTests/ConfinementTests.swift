@@ -14,16 +14,18 @@ import Testing
         let probe = try Program(["\(Built.directory)/ConfinementProbe"], in: scratch, standardOutput: output)
         #expect(probe.exitCode() == 0, "\(probe.errorOutput)")
         let text = fileText(output) ?? ""
-        let answers = Dictionary(uniqueKeysWithValues: text.split(separator: "\n").compactMap { line -> (String, Int32)? in
-            guard let space = line.lastIndex(of: " "), let code = Int32(line[line.index(after: space)...]) else { return nil }
-            return (String(line[..<space]), code)
-        })
+        let answers = Dictionary(
+            uniqueKeysWithValues: text.split(separator: "\n").compactMap { line -> (String, Int32)? in
+                guard let space = line.lastIndex(of: " "), let code = Int32(line[line.index(after: space)...]) else { return nil }
+                return (String(line[..<space]), code)
+            })
         if answers["sanitized"] != nil {
             print("skipped: the filter of system calls; under a sanitizer there is none")
             return
         }
         for refused in [
-            "execve", "spawn", "fork", "ptrace", "process_vm_readv", "bpf", "userfaultfd", "unshare", "pidfd_getfd", "setns", "ioctl", "mount",
+            "execve", "spawn", "fork", "ptrace", "process_vm_readv", "bpf", "userfaultfd", "unshare", "pidfd_getfd", "setns", "ioctl",
+            "mount",
             "executable mapping", "packet socket",
         ] { #expect(answers[refused] == EPERM, "\(refused): \(text)") }
         for needed in ["thread", "memory", "stream socket", "file"] { #expect(answers[needed] == 0, "\(needed): \(text)") }
@@ -34,16 +36,18 @@ import Testing
             let socket = scratch.file("socket\(mode)")
             let control = scratch.file("control\(mode)")
             let source = try Program.pageferry(
-                ["source", "--memory", try scratch.memoryFile(), "--listen", "unix:\(socket)", "--control", control] + arguments, in: scratch)
+                ["source", "--memory", try scratch.memoryFile(), "--listen", "unix:\(socket)", "--control", control] + arguments,
+                in: scratch)
             #expect(source.says(" on "), "\(source.errorOutput)")
             let threads = directoryEntries("/proc/\(source.process)/task")
             #expect(threads.count > 2)
             if Self.isSanitized { continue }
             func modes() -> Set<Substring> {
-                Set(threads.compactMap { thread in
-                    (fileText("/proc/\(source.process)/task/\(thread)/status") ?? "").split(separator: "\n")
-                        .first { $0.hasPrefix("Seccomp:") }?.split(separator: "\t").last
-                })
+                Set(
+                    threads.compactMap { thread in
+                        (fileText("/proc/\(source.process)/task/\(thread)/status") ?? "").split(separator: "\n")
+                            .first { $0.hasPrefix("Seccomp:") }?.split(separator: "\t").last
+                    })
             }
             #expect(poll(until: { modes() == [Substring(mode)] }), "\(modes())")
         }

@@ -6,7 +6,8 @@ import Userfault
 
 /// `pageferry destination --handoff firecracker:PATH` with a process that behaves as Firecracker does, in all its field sets, and
 /// what becomes of it when somebody dies. That process compares every byte itself.
-@Suite(.leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
+@Suite(
+    .leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
 struct FirecrackerTests {
     let scratch: Scratch
 
@@ -141,7 +142,10 @@ struct FirecrackerTests {
         let destination = try destination()
         #expect(destination.says("waiting for memory"))
         let stranger = try Program(
-            ["/usr/bin/python3", "-c", "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.send(b'GET / HTTP/1.1')", handoff],
+            [
+                "/usr/bin/python3", "-c",
+                "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.send(b'GET / HTTP/1.1')", handoff,
+            ],
             in: scratch)
         expectFailure(of: destination, code: 65, says: ["does not begin as a JSON array does"])
         #expect(stranger.exitCode() == 0)

@@ -34,7 +34,9 @@ private let oddVersion = Hello(
     }
 
     @Test func anotherVersion() throws {
-        try refuses(code: 76, says: ["versions \(Hello.supportedVersions.upperBound)", "the peer 9", "install the same PageFerry on both hosts"]) { connection in
+        try refuses(
+            code: 76, says: ["versions \(Hello.supportedVersions.upperBound)", "the peer 9", "install the same PageFerry on both hosts"]
+        ) { connection in
             _ = connection.readFrame()
             connection.write(FrameHeader(.hello), oddVersion.encoded())
         }
@@ -47,7 +49,8 @@ private let oddVersion = Hello(
     }
 
     @Test(arguments: [
-        "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "SSH-2.0-OpenSSH_9.2p1 some other program is here\r\n",
+        "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2p1 some other program is here\r\n",
         String(repeating: "\u{7F}\u{1}", count: 4096),
     ])
     func anotherProgram(_ greeting: String) throws {
@@ -83,12 +86,13 @@ private let oddVersion = Hello(
         }
     }
 
-    @Test(arguments: [
-        // More regions than follow; fewer than follow; a length that is no page; a page size that is none; a length beyond all memory.
-        [2, 0] + entry(lengthBytes: 1 << 20, pageSize: 12), [0, 0] + entry(lengthBytes: 1 << 20, pageSize: 12),
-        [1, 0] + entry(lengthBytes: 4097, pageSize: 12), [1, 0] + entry(lengthBytes: 1 << 20, pageSize: 3),
-        [1, 0] + entry(lengthBytes: .max, pageSize: 12), [255, 255],
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            // More regions than follow; fewer than follow; a length that is no page; a page size that is none; a length beyond all memory.
+            [2, 0] + entry(lengthBytes: 1 << 20, pageSize: 12), [0, 0] + entry(lengthBytes: 1 << 20, pageSize: 12),
+            [1, 0] + entry(lengthBytes: 4097, pageSize: 12), [1, 0] + entry(lengthBytes: 1 << 20, pageSize: 3),
+            [1, 0] + entry(lengthBytes: .max, pageSize: 12), [255, 255],
+        ] as [[UInt8]])
     func lyingRegionTable(_ table: [UInt8]) throws {
         try refuses(code: 76, says: ["regionTable frame whose payload does not parse"]) { connection in
             connection.write(FrameHeader(.hello), Self.hello())
@@ -150,7 +154,8 @@ private let oddVersion = Hello(
     }
 
     @Test func anotherVersion() throws {
-        try refuses(says: ["versions \(Hello.supportedVersions.upperBound)", "the peer 9", "install the same PageFerry on both hosts"]) { connection in
+        try refuses(says: ["versions \(Hello.supportedVersions.upperBound)", "the peer 9", "install the same PageFerry on both hosts"]) {
+            connection in
             var odd = oddVersion
             odd.role = .destination
             connection.write(FrameHeader(.hello), odd.encoded())

@@ -70,7 +70,8 @@ import Testing
         let qemu = try scratch.start(scratch.machine("source"), qmp: "source")
         let source = try scratch.source()
         let destination = try Program.pageferry(
-            ["destination", "--connect", try source.address(), "--"] + scratch.machine("destination", extra: ["-no-such-option"]), in: scratch)
+            ["destination", "--connect", try source.address(), "--"] + scratch.machine("destination", extra: ["-no-such-option"]),
+            in: scratch)
         expectFailure(of: destination, code: 70, says: ["QEMU ended with status 1", "no-such-option"])
         #expect(destination.errorOutput.contains("no-such-option"))
         #expect(source.says("refused"))
@@ -82,7 +83,8 @@ import Testing
         let qemu = try scratch.start(scratch.machine("source"), qmp: "source")
         let source = try scratch.source()
         let address = try source.address()
-        let failed = try Program.pageferry(["destination", "--connect", address, "--"] + scratch.machine("failed", megabytes: 128), in: scratch)
+        let failed = try Program.pageferry(
+            ["destination", "--connect", address, "--"] + scratch.machine("failed", megabytes: 128), in: scratch)
         #expect(failed.exitCode() == 78)
         let destination = try Program.pageferry(["destination", "--connect", address, "--"] + scratch.machine("destination"), in: scratch)
         #expect(source.exitCode() == 0, "\(source.errorOutput) \(destination.errorOutput)")

@@ -11,7 +11,8 @@ import Testing
 import Userfault
 
 /// Daemons that are killed and started again, and what an operator sees and does meanwhile.
-@Suite(.leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
+@Suite(
+    .leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? UserfaultDescriptor.supportedFeatures()) != nil))
 struct RecoveryCommandTests {
     let scratch: Scratch
 
@@ -30,12 +31,15 @@ struct RecoveryCommandTests {
         let memory = try scratch.memoryFile(bytes: bytes)
         let (state, control, handoff) = (scratch.file("state"), scratch.file("control"), scratch.file("handoff"))
         func source(_ socket: String) throws -> Program {
-            try Program.pageferry(["source", "--memory", memory, "--listen", "unix:\(scratch.file(socket))", "--state", state, "--sessions", "1"], in: scratch)
+            try Program.pageferry(
+                ["source", "--memory", memory, "--listen", "unix:\(scratch.file(socket))", "--state", state, "--sessions", "1"], in: scratch
+            )
         }
         let first = try source("first")
         #expect(first.says(" on "))
         let destination = try Program.pageferry(
-            ["destination", "--connect", "unix:\(scratch.file("first"))", "--handoff", handoff, "--control", control, "--no-push"], in: scratch)
+            ["destination", "--connect", "unix:\(scratch.file("first"))", "--handoff", handoff, "--control", control, "--no-push"],
+            in: scratch)
         #expect(destination.says("waiting for memory"))
         let file = try MemoryFile.create(name: "recovered", lengthBytes: bytes)
         let mapping = try MappedMemory(of: file, lengthBytes: bytes, access: .readWrite)
@@ -106,18 +110,21 @@ struct RecoveryCommandTests {
     }
 
     @Test func nobodyAnswers() throws {
-        try expectRefusal(["status", "--control", scratch.file("absent")], code: 69, says: ["no daemon answers", "--control"], in: scratch)
+        try expectRefusal(
+            ["status", "--control", scratch.file("absent")], code: 69, says: ["no daemon answers", "--control"], in: scratch)
     }
 
     @Test func aControlSocketIsServedByOne() throws {
         let memory = try scratch.memoryFile()
         let control = scratch.file("control")
-        let source = try Program.pageferry(["source", "--memory", memory, "--listen", "unix:\(scratch.file("one"))", "--control", control], in: scratch)
+        let source = try Program.pageferry(
+            ["source", "--memory", memory, "--listen", "unix:\(scratch.file("one"))", "--control", control], in: scratch)
         #expect(poll(until: { (try? status(control)) != nil }))
         var details = stat()
         #expect(stat(control, &details) == 0)
         #expect(details.st_mode & 0o777 == 0o600)
-        let other = try Program.pageferry(["source", "--memory", memory, "--listen", "unix:\(scratch.file("two"))", "--control", control], in: scratch)
+        let other = try Program.pageferry(
+            ["source", "--memory", memory, "--listen", "unix:\(scratch.file("two"))", "--control", control], in: scratch)
         expectFailure(of: other, code: 73, says: ["control socket", control])
         #expect(source.isRunning)
     }
@@ -126,7 +133,8 @@ struct RecoveryCommandTests {
     @Test func whoDripsHoldsNoOperatorUp() throws {
         let memory = try scratch.memoryFile()
         let control = scratch.file("control")
-        let source = try Program.pageferry(["source", "--memory", memory, "--listen", "unix:\(scratch.file("one"))", "--control", control], in: scratch)
+        let source = try Program.pageferry(
+            ["source", "--memory", memory, "--listen", "unix:\(scratch.file("one"))", "--control", control], in: scratch)
         #expect(poll(until: { (try? status(control)) != nil }))
         let dripping = try Dripping(path: control)
         #expect(poll(until: { dripping.count > 2 }))
@@ -142,7 +150,8 @@ struct RecoveryCommandTests {
     @Test func aStateDirectoryIsForOneDaemonAndOneUser() throws {
         let memory = try scratch.memoryFile()
         let state = scratch.file("state")
-        let source = try Program.pageferry(["source", "--memory", memory, "--listen", "unix:\(scratch.file("one"))", "--state", state], in: scratch)
+        let source = try Program.pageferry(
+            ["source", "--memory", memory, "--listen", "unix:\(scratch.file("one"))", "--state", state], in: scratch)
         #expect(source.says(" on "))
         let second = ["source", "--memory", memory, "--listen", "unix:\(scratch.file("two"))", "--state"]
         let other = try Program.pageferry(second + [state], in: scratch)

@@ -35,7 +35,8 @@ import Testing
     }
 
     @Test func insecureIsTaken() throws {
-        let source = try Program.pageferry(["source", "--memory", try scratch.memoryFile(), "--listen", "0.0.0.0:0", "--insecure"], in: scratch)
+        let source = try Program.pageferry(
+            ["source", "--memory", try scratch.memoryFile(), "--listen", "0.0.0.0:0", "--insecure"], in: scratch)
         #expect(source.says(" on 0.0.0.0:"))
     }
 
@@ -62,7 +63,8 @@ import Testing
     @Test(arguments: ["rdma", "auto"]) func tlsIsNotForRDMA(_ transport: String) throws {
         let key = try TestCredentials().key()
         try expectRefusal(
-            ["source", "--memory", try scratch.memoryFile(), "--listen", "127.0.0.1:0", "--transport", transport, "--tls-psk", key], code: 64,
+            ["source", "--memory", try scratch.memoryFile(), "--listen", "127.0.0.1:0", "--transport", transport, "--tls-psk", key],
+            code: 64,
             says: ["RDMA carries no encryption"], in: scratch)
     }
 
@@ -94,7 +96,8 @@ import Testing
         }
         let port = UInt16.random(in: 20_000..<30_000)
         let source = try Program.pageferry(
-            ["source", "--memory", try scratch.memoryFile(bytes: bytes), "--listen", "127.0.0.1:\(port)", "--sessions", "1"] + options("source"),
+            ["source", "--memory", try scratch.memoryFile(bytes: bytes), "--listen", "127.0.0.1:\(port)", "--sessions", "1"]
+                + options("source"),
             in: scratch)
         #expect(source.says(" on "))
         let plain = try Program.pageferry(

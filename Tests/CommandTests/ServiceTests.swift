@@ -30,15 +30,18 @@ struct ServiceTests {
         let bytes = 4 << 20
         let name = String(scratch.path.split(separator: ".").last ?? "t")
         let port = try Services.freePort()
-        let services = try Services(scratch, instance: name, [
-            "pageferry-source@":
-                "--memory \(try scratch.memoryFile(bytes: bytes)) --memory \(try scratch.memoryFile("plugged", bytes: bytes)) --listen 127.0.0.1:\(port)",
-            "pageferry-destination@": "--connect 127.0.0.1:\(port) --no-push",
-        ])
+        let services = try Services(
+            scratch, instance: name,
+            [
+                "pageferry-source@":
+                    "--memory \(try scratch.memoryFile(bytes: bytes)) --memory \(try scratch.memoryFile("plugged", bytes: bytes)) --listen 127.0.0.1:\(port)",
+                "pageferry-destination@": "--connect 127.0.0.1:\(port) --no-push",
+            ])
         let handoff = scratch.file("run/pageferry-\(name)/handoff")
         // It starts over until its source is there, and each time anew listens before it looks for it.
         #expect(
-            services.property("StatusText", of: "pageferry-destination@\(name)") { $0.contains("waiting for memory") }, "\(services.output)")
+            services.property("StatusText", of: "pageferry-destination@\(name)") { $0.contains("waiting for memory") }, "\(services.output)"
+        )
 
         let file = try MemoryFile.create(name: "kept", lengthBytes: bytes)
         let mapping = try MappedMemory(of: file, lengthBytes: bytes, access: .readWrite)
@@ -86,7 +89,8 @@ struct ServiceTests {
 
     /// A unit whose configuration cannot work says so once, and is not started over and over.
     @Test func aUnitThatCannotWorkIsNotRepeated() throws {
-        let services = try Services(scratch, instance: "wrong", ["pageferry-source@": "--memory \(scratch.file("absent")) --listen nowhere"])
+        let services = try Services(
+            scratch, instance: "wrong", ["pageferry-source@": "--memory \(scratch.file("absent")) --listen nowhere"])
         #expect(services.property("ActiveState", of: "pageferry-source@wrong", becomes: "failed"), "\(services.output)")
         #expect(services.property("NRestarts", of: "pageferry-source@wrong") == "0")
         #expect(services.property("ExecMainStatus", of: "pageferry-source@wrong") == "66")
@@ -102,7 +106,8 @@ final class Services {
                 "namespaces and control groups need root"
             } else if access("/lib/systemd/systemd", X_OK) != 0 || access(Built.pageferry, X_OK) != 0 {
                 "there is no /lib/systemd/systemd; run scripts/ensure-packages services"
-            } else if !FileManager.default.fileExists(atPath: "/sys/fs/cgroup/systemd") && access("/sys/fs/cgroup/cgroup.procs", W_OK) != 0 {
+            } else if !FileManager.default.fileExists(atPath: "/sys/fs/cgroup/systemd") && access("/sys/fs/cgroup/cgroup.procs", W_OK) != 0
+            {
                 "systemd finds no control groups here that it may use"
             } else {
                 nil
@@ -130,7 +135,8 @@ final class Services {
                 .replacing("/etc/pageferry/%i.conf", with: scratch.file("conf/\(template).conf"))
                 .replacing("ProtectHome=yes", with: "ProtectHome=read-only")
             try unit.write(toFile: scratch.file("units/\(template).service"), atomically: false, encoding: .utf8)
-            try "PAGEFERRY_ARGUMENTS=\(arguments)\n".write(toFile: scratch.file("conf/\(template).conf"), atomically: false, encoding: .utf8)
+            try "PAGEFERRY_ARGUMENTS=\(arguments)\n".write(
+                toFile: scratch.file("conf/\(template).conf"), atomically: false, encoding: .utf8)
             required.append("\(template)\(instance).service")
         }
         let target = "[Unit]\nDescription=test\nDefaultDependencies=no\nWants=\(required.joined(separator: " "))\n"

@@ -6,7 +6,10 @@ import Verbs
 
 /// Choosing a transport on a host without RDMA: `auto` goes on over TCP and says why, `rdma` is refused in one line.
 @Suite(
-    .leavesNothing, .serialized, .enabled(if: access(Built.pageferry, X_OK) == 0 && (try? DeviceDescription.all().isEmpty) == true, "a host with RDMA devices has nothing to fall back from"))
+    .leavesNothing, .serialized,
+    .enabled(
+        if: access(Built.pageferry, X_OK) == 0 && (try? DeviceDescription.all().isEmpty) == true,
+        "a host with RDMA devices has nothing to fall back from"))
 struct TransportChoiceTests {
     let scratch: Scratch
 

@@ -27,12 +27,14 @@ import Testing
 
     @Test func memoryFileMissing() throws {
         let path = scratch.file("absent")
-        try expectRefusal(["source", "--memory", path, "--listen", "127.0.0.1:0"], code: 66, says: [path, "No such file", "give the path"], in: scratch)
+        try expectRefusal(
+            ["source", "--memory", path, "--listen", "127.0.0.1:0"], code: 66, says: [path, "No such file", "give the path"], in: scratch)
     }
 
     @Test func memoryFileOfOddLength() throws {
         let path = try scratch.memoryFile(bytes: 5000)
-        try expectRefusal(["source", "--memory", path, "--listen", "127.0.0.1:0"], code: 65, says: [path, "5000 bytes", "4096"], in: scratch)
+        try expectRefusal(
+            ["source", "--memory", path, "--listen", "127.0.0.1:0"], code: 65, says: [path, "5000 bytes", "4096"], in: scratch)
     }
 
     @Test func memoryFileEmpty() throws {
@@ -42,7 +44,8 @@ import Testing
 
     @Test func memoryFileIsADirectory() throws {
         try expectRefusal(
-            ["source", "--memory", scratch.path, "--listen", "127.0.0.1:0"], code: 66, says: [scratch.path, "no regular file", "give"], in: scratch)
+            ["source", "--memory", scratch.path, "--listen", "127.0.0.1:0"], code: 66, says: [scratch.path, "no regular file", "give"],
+            in: scratch)
     }
 
     @Test func listeningPortInUse() throws {

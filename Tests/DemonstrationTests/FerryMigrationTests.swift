@@ -12,7 +12,8 @@ private let builtDirectory = URL(filePath: (try? FileManager.default.destination
 
 /// Whether a guest can be moved here; prints what is missing.
 private let canMigrate: Bool = {
-    let needed = ["kernel", "initramfs", "disk"].map { "\(guestDirectory)/\($0)" }
+    let needed =
+        ["kernel", "initramfs", "disk"].map { "\(guestDirectory)/\($0)" }
         + ["\(builtDirectory)/pageferry", "\(builtDirectory)/libpageferry-preload.so", "/usr/bin/qemu-system-x86_64"]
     for path in needed where !FileManager.default.fileExists(atPath: path) {
         print("skipped: there is no \(path); run perf/guest/make-guest, build everything, and install QEMU")

@@ -61,9 +61,10 @@ import Userfault
         let text = "[" + Self.region(0x7000_0000_0000, 3 << 20, 0) + "," + Self.region(0x6000_0000_0000, 1 << 20, 3 << 20) + "]"
         // Its connection stays open, and nothing more ever comes.
         let region = try receive("plain", keepsOpen: true) { $0.send(text, [own.rawValue]) }.get()
-        #expect(region.pieces == [
-            .init(guestAddress: 0x7000_0000_0000, lengthBytes: 3 << 20), .init(guestAddress: 0x6000_0000_0000, lengthBytes: 1 << 20),
-        ])
+        #expect(
+            region.pieces == [
+                .init(guestAddress: 0x7000_0000_0000, lengthBytes: 3 << 20), .init(guestAddress: 0x6000_0000_0000, lengthBytes: 1 << 20),
+            ])
         #expect(region.lengthBytes == 4 << 20 && region.pageSize == .fourKiB)
         #expect(region.backing == nil, "its memory is anonymous")
     }
@@ -149,7 +150,8 @@ import Userfault
         try expect("[\(Self.region(0x7000_0000_0000, 4095, 0))]", [own.rawValue], status: 5, says: "multiples")
         try expect("[\(Self.region(0, 4096, 0))]", [own.rawValue], status: 5, says: "address space")
         try expect("[\(Self.region(0x7000_0000_0000, 0, 0))]", [own.rawValue], status: 5, says: "empty")
-        try expect("[\(Self.region(0x7000_0000_0000, 4096, 0, page: 8192))]", [own.rawValue], status: 5, says: "8192 bytes is not supported")
+        try expect(
+            "[\(Self.region(0x7000_0000_0000, 4096, 0, page: 8192))]", [own.rawValue], status: 5, says: "8192 bytes is not supported")
         try expect("[\(Self.region(UInt.max - 4095, 1 << 20, 0))]", [own.rawValue], status: 5, says: "address space")
         let many = (0..<257).map { Self.region(0x7000_0000_0000 + UInt($0) << 20, 4096, $0 << 12) }
         try expect("[\(many.joined(separator: ","))]", [own.rawValue], status: 6, says: "more than 256 regions")

@@ -35,9 +35,11 @@ struct KeptMemoryTests {
             let isShared = number < 2
             let modes: UserfaultModes = isShared ? [.missing, .minor] : .missing
             try userfault.register(address: address, lengthBytes: length, modes: modes)
-            regions.append(HandedOverRegion(
-                name: "region \(number)", address: address, lengthBytes: length, pageSize: .fourKiB, fileOffset: isShared ? number * length : 0,
-                modes: modes, userfaultOf: 0, userfault: try userfault.duplicated(), file: isShared ? try file.duplicated() : nil))
+            regions.append(
+                HandedOverRegion(
+                    name: "region \(number)", address: address, lengthBytes: length, pageSize: .fourKiB,
+                    fileOffset: isShared ? number * length : 0,
+                    modes: modes, userfaultOf: 0, userfault: try userfault.duplicated(), file: isShared ? try file.duplicated() : nil))
         }
         let store = Store()
         let kept = try KeptMemory.keep(regions) { store.keep($0, $1) }
@@ -91,7 +93,9 @@ struct KeptMemoryTests {
         try withRegions { _, store, kept in
             #expect(throws: HandoffError.self) { _ = try HandedOverRegions(kept: kept) { $0.hasPrefix("file") ? nil : store.take($0) } }
             #expect(throws: HandoffError.self) { _ = try HandedOverRegions(kept: kept) { _ in nil } }
-            for damage in [{ $0.userfaultOf = 7 }, { $0.fileOf = -1 }, { $0.address = 0 }, { $0.fileOffset = 3 }] as [(inout KeptRegion) -> Void] {
+            for damage in [{ $0.userfaultOf = 7 }, { $0.fileOf = -1 }, { $0.address = 0 }, { $0.fileOffset = 3 }]
+                as [(inout KeptRegion) -> Void]
+            {
                 var damaged = kept
                 damage(&damaged[0])
                 #expect(throws: HandoffError.self) {

@@ -115,7 +115,8 @@ import Testing
     /// The way without privileges: QEMU's own descriptor in place of its mapping.
     @Test func byDescriptor() throws {
         let scratch = QemuScratch()
-        let qemu = try RunningQemu(RunningQemu.arguments(["memory-backend-memfd,id=a,size=32M", "memory-backend-memfd,id=b,size=32M"]), scratch)
+        let qemu = try RunningQemu(
+            RunningQemu.arguments(["memory-backend-memfd,id=a,size=32M", "memory-backend-memfd,id=b,size=32M"]), scratch)
         let source = try QemuSource(connectingTo: scratch.monitor)
         let process = try #require(source.process)
         let runs = QemuMemory.runs(parsing: try #require(QemuMemory.readMaps(process)))

@@ -33,7 +33,9 @@ import Testing
         #expect(relay.progress.backward.suffix(8) == Self.returnPathEnd[...])
         // The 64 MiB of RAM did not travel.
         #expect(relay.progress.forward < 4 << 20)
-        print("machine state \(relay.progress.forward) bytes; begin to stop \((stopped - begun) / 1_000) us, loaded and completed \((asked - stopped) / 1_000) us after it, cont \((resumed - asked) / 1_000) us")
+        print(
+            "machine state \(relay.progress.forward) bytes; begin to stop \((stopped - begun) / 1_000) us, loaded and completed \((asked - stopped) / 1_000) us after it, cont \((resumed - asked) / 1_000) us"
+        )
         try pair.source.quit()
         #expect(pair.sourceQemu.child.waitForEnd(timeoutMilliseconds: 20_000) == 0)
         #expect(try pair.destination.status().guest == "running")

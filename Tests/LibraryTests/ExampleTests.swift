@@ -53,7 +53,8 @@ enum LibraryFiles {
     private func serving(_ client: String) throws -> (bytes: [UInt8], output: String) {
         let bytes = (0..<(1 << 20)).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 12) }
         try Data(bytes).write(to: URL(filePath: "\(scratch)/memory"))
-        let output = try run("""
+        let output = try run(
+            """
             '\(LibraryFiles.pageferry)' source --memory memory --listen unix:socket --sessions 1 2>source.log & source=$!
             while [ ! -S socket ] && kill -0 $source; do sleep 0.02; done
             timeout 60 \(client); status=$?
@@ -96,7 +97,8 @@ enum LibraryFiles {
     @Test func theBinaryInterfaceIsAsItWas() throws {
         defer { clean() }
         try compile("\(LibraryFiles.fixtures)/abi.c", "abi")
-        let actual = try run("""
+        let actual = try run(
+            """
             nm -D --defined-only '\(LibraryFiles.directory)/libpageferry.so.0' | awk '{print $3}' | sed 's/@@/ /' | LC_ALL=C sort; ./abi
             """)
         #expect(actual.split(separator: "\n") == (fileText("\(LibraryFiles.fixtures)/abi.txt") ?? "").split(separator: "\n"))
@@ -111,7 +113,8 @@ enum LibraryFiles {
         for match in header.matches(of: /(struct|enum) (pageferry_\w+) { ([^}]*) ?};/) {
             let (_, kind, type, body) = match.output
             if kind == "struct" { #expect(written.contains(type), "struct \(type)") }
-            let names = kind == "struct"
+            let names =
+                kind == "struct"
                 ? body.matches(of: /(\w+)(\[\d+\])?\s*[,;]/).map { "\(type).\($0.output.1)" }
                 : body.matches(of: /PAGEFERRY_\w+/).map { String($0.output) }
             for name in names { #expect(written.contains(Substring(name)), "\(name) is not in abi.c and abi.txt") }
@@ -123,7 +126,8 @@ enum LibraryFiles {
     /// A program that was built against the header of 0.1 goes on with this library, and what lies behind its structures is not read.
     @Test func aProgramOfAnEarlierVersionGoesOn() throws {
         defer { clean() }
-        let text = try run("""
+        let text = try run(
+            """
             cc -std=c11 -Wall -Wextra -Werror -I'\(LibraryFiles.fixtures)/0.1' -o former '\(LibraryFiles.fixtures)/former.c' \
                 $(pkg-config --libs pageferry) && timeout 60 ./former
             """)
@@ -132,7 +136,8 @@ enum LibraryFiles {
 
     @Test(.enabled(if: access("/usr/bin/g++", X_OK) == 0)) func cPlusPlusTakesTheHeader() throws {
         defer { clean() }
-        let text = try run("""
+        let text = try run(
+            """
             g++ -std=c++11 -Wall -Wextra -Werror -pedantic -o plus '\(LibraryFiles.fixtures)/plus.cpp' $(pkg-config --cflags --libs pageferry) \
                 && ./plus
             """)

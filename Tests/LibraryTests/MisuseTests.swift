@@ -11,7 +11,9 @@ import Testing
         return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    private func expect(_ answer: some BinaryInteger, _ error: pageferry_error, _ words: String, location: SourceLocation = #_sourceLocation) {
+    private func expect(
+        _ answer: some BinaryInteger, _ error: pageferry_error, _ words: String, location: SourceLocation = #_sourceLocation
+    ) {
         #expect(answer == Int(error.rawValue), "\(text())", sourceLocation: location)
         #expect(text().contains(words), "\(text())", sourceLocation: location)
     }

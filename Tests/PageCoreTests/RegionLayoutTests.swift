@@ -1,5 +1,6 @@
-@testable import PageCore
 import Testing
+
+@testable import PageCore
 
 @Suite struct RegionLayoutTests {
     @Test func lengthsMustBeWholePages() throws {

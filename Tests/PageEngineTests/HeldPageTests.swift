@@ -41,7 +41,8 @@ import Testing
 
     private static func arrive(_ pages: Range<Int>, _ engine: inout DestinationEngine, _ sink: inout Sink) throws {
         let header = FrameHeader(
-            .pages, reason: .window, range: PageRange(region: 0, first: pages.lowerBound, count: pages.count), payloadBytes: pages.count << 12)
+            .pages, reason: .window, range: PageRange(region: 0, first: pages.lowerBound, count: pages.count),
+            payloadBytes: pages.count << 12)
         _ = try engine.place(header, lane: 0)
         engine.arrived(header, lane: 0, &sink)
     }

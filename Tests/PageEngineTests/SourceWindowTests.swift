@@ -41,7 +41,9 @@ import Testing
                         }
                         let wanted = expected(first..<end, stride, behind: demanded, sent: gone)
                         let pages = left.flatMap { Array($0) }
-                        #expect(Set(pages) == Set(wanted), "\(first)..<\(end) by \(stride) behind \(String(describing: demanded)) without \(gone)")
+                        #expect(
+                            Set(pages) == Set(wanted),
+                            "\(first)..<\(end) by \(stride) behind \(String(describing: demanded)) without \(gone)")
                         #expect(left.allSatisfy { $0.count <= most })
                         // The nearest first; inside a run of a downward window the order is the frame's.
                         if stride >= 0 { #expect(left.map(\.lowerBound) == left.map(\.lowerBound).sorted()) }

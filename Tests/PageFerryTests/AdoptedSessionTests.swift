@@ -180,7 +180,8 @@ import Testing
         try files.certificate("destination", names: "DNS:destination.test")
         let security = try LaneSecurity(
             .certificates(
-                chainPath: files.file("destination.pem"), keyPath: files.file("destination.key"), authorityPath: files.file("authority.pem")),
+                chainPath: files.file("destination.pem"), keyPath: files.file("destination.key"), authorityPath: files.file("authority.pem")
+            ),
             role: .client)
         let lanes = try Lanes(1)
         let guest = try Guest(.shared, pages: 64)

@@ -60,7 +60,10 @@ import VerbsTransport
         defer { close(source.file) }
         let exposure = try SourceExposure(source.image, domain: try domain())
         let before = exposure.keys
-        #expect(try { try exposure.refresh(); return exposure.keys }() == before, "nothing changed: nothing is done again")
+        #expect(
+            try {
+                try exposure.refresh(); return exposure.keys
+            }() == before, "nothing changed: nothing is done again")
         // The guest gives a page up and touches it again: another page than the one that was pinned.
         try source.image.regions[0].file.punchHole((5 << 12)..<(6 << 12))
         var word: UInt64 = 7

@@ -97,7 +97,9 @@ import Userfault
     private func userfaultCount() -> Int {
         let folder = "/proc/self/fd"
         let entries = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
-        return entries.count { (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)")) == "anon_inode:[userfaultfd]" }
+        return entries.count {
+            (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)")) == "anon_inode:[userfaultfd]"
+        }
     }
 
     /// The process whose memory it is dies before its pages come, or while they come: both sides end, and say why.
@@ -271,7 +273,9 @@ import Userfault
         if let file = fopen("/proc/self/status", "r") {
             defer { fclose(file) }
             var line = [CChar](repeating: 0, count: 512)
-            while fgets(&line, 512, file) != nil { text += String(decoding: line.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self) }
+            while fgets(&line, 512, file) != nil {
+                text += String(decoding: line.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+            }
         }
         let field = text.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }
         return field.flatMap { Int($0.split(separator: " ").dropFirst().first ?? "") } ?? 0

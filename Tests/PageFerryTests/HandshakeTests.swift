@@ -21,7 +21,9 @@ private struct FakeChannel: SetupChannel {
         return (header, payload)
     }
 
-    mutating func say(_ kind: FrameKind, _ payload: [UInt8] = []) { incoming.append((FrameHeader(kind, payloadBytes: payload.count), payload)) }
+    mutating func say(_ kind: FrameKind, _ payload: [UInt8] = []) {
+        incoming.append((FrameHeader(kind, payloadBytes: payload.count), payload))
+    }
 
     /// The code of the failure it was told last.
     var refusal: FailureCode? {
@@ -79,7 +81,9 @@ private struct FakeChannel: SetupChannel {
         #expect(destination.refusal == .wrongRole)
     }
 
-    @Test(arguments: [9...9, (Hello.supportedVersions.upperBound + 1)...65535, 0...1] as [ClosedRange<UInt16>]) func wrongVersion(_ versions: ClosedRange<UInt16>) {
+    @Test(arguments: [9...9, (Hello.supportedVersions.upperBound + 1)...65535, 0...1] as [ClosedRange<UInt16>]) func wrongVersion(
+        _ versions: ClosedRange<UInt16>
+    ) {
         var source = FakeChannel()
         source.say(.hello, hello(versions: versions, role: .destination))
         let expected = SessionError.versionMismatch(ours: Hello.supportedVersions, theirs: versions)

@@ -130,7 +130,9 @@ import Testing
             lanes[0].write(FrameHeader(.guestStopped))
             while let frame = lanes[0].readFrame(), frame.header.kind != .request {}
             // Half of the very page the thread waits for.
-            lanes[0].write(headerBytes(FrameHeader(.pages, range: Self.range(Self.waitedFor, 1), payloadBytes: 4096)) + [UInt8](repeating: 7, count: 2048))
+            lanes[0].write(
+                headerBytes(FrameHeader(.pages, range: Self.range(Self.waitedFor, 1), payloadBytes: 4096))
+                    + [UInt8](repeating: 7, count: 2048))
             lanes[0].hangUp()
         }
         guard case .linkLost? = end else {

@@ -195,7 +195,9 @@ import Testing
         // A destination knows of its last lane a moment before the source has the session.
         #expect(poll { !source.statistics.isEmpty })
         let liar = try RawConnection(path: socketPath("liar"))
-        liar.write(FrameHeader(.hello), Hello(role: .destination, lane: 0, laneCount: 1, features: [], session: destination.finder.session).encoded())
+        liar.write(
+            FrameHeader(.hello),
+            Hello(role: .destination, lane: 0, laneCount: 1, features: [], session: destination.finder.session).encoded())
         #expect(try #require(liar.readFrame()).header.kind == .hello)
         let payload = [
             ResidentPages.encode(PageBitmap(pageCount: pages + 1))[0], ResidentPages.encode(PageBitmap(pageCount: 8))[0], [1, 2, 3],
@@ -219,7 +221,8 @@ import Testing
         }
         defer { source.stop() }
         let connection = try RawConnection(path: socketPath("ticket"))
-        connection.write(FrameHeader(.hello), Hello(role: .destination, lane: 0, laneCount: 1, features: [], session: .unassigned).encoded())
+        connection.write(
+            FrameHeader(.hello), Hello(role: .destination, lane: 0, laneCount: 1, features: [], session: .unassigned).encoded())
         let offered = try Hello(decoding: try #require(connection.readFrame()).payload)
         #expect(kept.withLock { $0 } == [SessionTicket(offered.session)])
         connection.hangUp()

@@ -35,7 +35,8 @@ import Testing
                 try files.certificate("destination", names: "DNS:destination.test")
                 func side(_ name: String) -> TLSCredentials {
                     .certificates(
-                        chainPath: files.file("\(name).pem"), keyPath: files.file("\(name).key"), authorityPath: files.file("authority.pem"))
+                        chainPath: files.file("\(name).pem"), keyPath: files.file("\(name).key"), authorityPath: files.file("authority.pem")
+                    )
                 }
                 source = try LaneSecurity(side("source"), role: .server, peerName: "destination.test")
                 destination = try LaneSecurity(side("destination"), role: .client, peerName: "source.test")
@@ -45,7 +46,9 @@ import Testing
 
     enum Kind: CaseIterable { case sharedKey, certificates }
 
-    private func source(_ security: LaneSecurity, _ name: String, pauseNanoseconds: UInt64 = 0, stepNanoseconds: UInt64 = 10_000_000_000) throws -> LocalSource {
+    private func source(_ security: LaneSecurity, _ name: String, pauseNanoseconds: UInt64 = 0, stepNanoseconds: UInt64 = 10_000_000_000)
+        throws -> LocalSource
+    {
         try LocalSource(try makeImage(pages: Self.pages), name: name, pauseNanoseconds: pauseNanoseconds) { configuration in
             configuration.security = security
             configuration.stepTimeoutNanoseconds = stepNanoseconds
@@ -153,12 +156,15 @@ import Testing
         let serverEnd = ends[1]
         let server = DedicatedThread(name: "test-server") {
             do {
-                accepted.post(try sides.source.protect(try StreamConnection(adopting: serverEnd), host: nil, timeoutNanoseconds: 10_000_000_000).release())
+                accepted.post(
+                    try sides.source.protect(try StreamConnection(adopting: serverEnd), host: nil, timeoutNanoseconds: 10_000_000_000)
+                        .release())
             } catch {
                 accepted.post(-1)
             }
         }
-        let lane = try sides.destination.protect(try StreamConnection(adopting: ends[0]), host: nil, timeoutNanoseconds: 10_000_000_000).release()
+        let lane = try sides.destination.protect(try StreamConnection(adopting: ends[0]), host: nil, timeoutNanoseconds: 10_000_000_000)
+            .release()
         let other = try #require(accepted.next())
         server.join()
         // The other end's lane is never read: everything on the way fills up.

@@ -46,9 +46,11 @@ enum Content {
         UnsafeRawPointer(table) + (piece &* 40_503) % (tableBytes / 8) * 8
     }
 
-    nonisolated(unsafe) static let zeros = UnsafeRawPointer(UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 8).initializeMemory(as: UInt8.self, repeating: 0, count: 4096))
+    nonisolated(unsafe) static let zeros = UnsafeRawPointer(
+        UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 8).initializeMemory(as: UInt8.self, repeating: 0, count: 4096))
     /// What a rewritten page holds.
-    nonisolated(unsafe) static let rewritten = UnsafeRawPointer(UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 8).initializeMemory(as: UInt8.self, repeating: 0x5A, count: 4096))
+    nonisolated(unsafe) static let rewritten = UnsafeRawPointer(
+        UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 8).initializeMemory(as: UInt8.self, repeating: 0x5A, count: 4096))
 
     private static let tableBytes = 1 << 20
     /// Never freed: tests look into it until the process ends.

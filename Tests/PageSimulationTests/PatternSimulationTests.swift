@@ -9,7 +9,9 @@ import Testing
         try RegionLayout([RegionDescription(name: "ram", lengthBytes: pages << 12, pageSize: .fourKiB)])
     }
 
-    @Test(arguments: TouchPattern.standard, [1 << 14, 1 << 15]) func adaptiveWindowsKeepTheirPromises(pattern: TouchPattern, pages: Int) throws {
+    @Test(arguments: TouchPattern.standard, [1 << 14, 1 << 15]) func adaptiveWindowsKeepTheirPromises(pattern: TouchPattern, pages: Int)
+        throws
+    {
         for seed in UInt64(1)...3 {
             let touches = pattern.touches(pageCount: pages, seed: seed)
             let outcome = PatternSimulation.run(touches, layout: try Self.layout(pages), policy: .adaptive())

@@ -32,7 +32,9 @@ import Testing
     }
 
     /// Handshakes in turns until both are through.
-    private func connect(_ client: TLSContext, _ server: TLSContext, peerName: String? = nil, clientName: String? = nil) throws(TLSError) -> Session {
+    private func connect(_ client: TLSContext, _ server: TLSContext, peerName: String? = nil, clientName: String? = nil) throws(TLSError)
+        -> Session
+    {
         guard let pair = try? Pair() else { throw .unavailable(reason: "no sockets") }
         var session = Session(
             client: try TLSConnection(client, socket: pair.client, peer: "the server", peerName: peerName),
@@ -87,7 +89,8 @@ import Testing
         try credentials.certificate("source", names: "DNS:source.test,IP:192.0.2.7")
         try credentials.certificate("destination", names: "DNS:destination.test")
         let (client, server) = (
-            try TLSContext(certificates(credentials, "destination"), role: .client), try TLSContext(certificates(credentials, "source"), role: .server)
+            try TLSContext(certificates(credentials, "destination"), role: .client),
+            try TLSContext(certificates(credentials, "source"), role: .server)
         )
         for name in [nil, "source.test", "192.0.2.7"] {
             var session = try connect(client, server, peerName: name, clientName: name == nil ? nil : "destination.test")
@@ -113,7 +116,9 @@ import Testing
 
     @Test func anotherKey() throws {
         let credentials = try TestCredentials()
-        let (one, other) = (TLSCredentials.preSharedKey(path: try credentials.key("one")), TLSCredentials.preSharedKey(path: try credentials.key("other")))
+        let (one, other) = (
+            TLSCredentials.preSharedKey(path: try credentials.key("one")), TLSCredentials.preSharedKey(path: try credentials.key("other"))
+        )
         #expect(isDistrust { () throws(TLSError) in _ = try connect(TLSContext(one, role: .client), TLSContext(other, role: .server)) })
     }
 
@@ -123,8 +128,10 @@ import Testing
         try credentials.authority()
         try credentials.certificate("both")
         let (key, certificate) = (TLSCredentials.preSharedKey(path: try credentials.key()), certificates(credentials, "both"))
-        #expect(isDistrust { () throws(TLSError) in _ = try connect(TLSContext(key, role: .client), TLSContext(certificate, role: .server)) })
-        #expect(isDistrust { () throws(TLSError) in _ = try connect(TLSContext(certificate, role: .client), TLSContext(key, role: .server)) })
+        #expect(
+            isDistrust { () throws(TLSError) in _ = try connect(TLSContext(key, role: .client), TLSContext(certificate, role: .server)) })
+        #expect(
+            isDistrust { () throws(TLSError) in _ = try connect(TLSContext(certificate, role: .client), TLSContext(key, role: .server)) })
     }
 
     @Test func anotherAuthority() throws {
@@ -135,9 +142,11 @@ import Testing
         let (good, bad) = (certificates(credentials, "good"), certificates(credentials, "bad"))
         #expect(isDistrust { () throws(TLSError) in _ = try connect(TLSContext(good, role: .client), TLSContext(bad, role: .server)) })
         // The client is through before the server has looked: the server's refusal is what counts.
-        #expect(isDistrust { () throws(TLSError) in
-            _ = try connect(TLSContext(certificates(credentials, "bad", authority: "authority"), role: .client), TLSContext(good, role: .server))
-        })
+        #expect(
+            isDistrust { () throws(TLSError) in
+                _ = try connect(
+                    TLSContext(certificates(credentials, "bad", authority: "authority"), role: .client), TLSContext(good, role: .server))
+            })
     }
 
     @Test func anExpiredCertificate() throws {

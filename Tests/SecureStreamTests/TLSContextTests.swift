@@ -52,7 +52,9 @@ import Testing
         #expect(error(files("none.pem", "one.key")) == .cannotRead(path: credentials.file("none.pem"), errno: ENOENT))
         #expect(error(files("one.pem", "none.key")) == .cannotRead(path: credentials.file("none.key"), errno: ENOENT))
         chmod(credentials.file("one.pem"), 0o600)
-        for wrong in [files("one.key", "one.key"), files("one.pem", "other.key"), files("one.pem", "one.pem"), files("one.pem", "one.key", "one.ext")] {
+        for wrong in [
+            files("one.key", "one.key"), files("one.pem", "other.key"), files("one.pem", "one.pem"), files("one.pem", "one.key", "one.ext"),
+        ] {
             guard case .badFile? = error(wrong) else {
                 Issue.record("\(wrong): \(String(describing: error(wrong)))")
                 continue

@@ -11,8 +11,10 @@ import Testing
 
     /// Lower modules first; a module imports only modules before it.
     static let order = [
-        "CShims", "ServiceManager", "CSeccomp", "Confinement", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring", "Verbs", "Userfault",
-        "StreamTransport", "VerbsTransport", "COpenSSL", "SecureStream", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff", "ProcessMemory", "CPageFerry", "PageFerryLibrary", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
+        "CShims", "ServiceManager", "CSeccomp", "Confinement", "PageCore", "PageWire", "PageEngine", "PageTransport", "HostMemory", "Uring",
+        "Verbs", "Userfault",
+        "StreamTransport", "VerbsTransport", "COpenSSL", "SecureStream", "PageFerry", "NativeHandoff", "FirecrackerHandoff", "Handoff",
+        "ProcessMemory", "CPageFerry", "PageFerryLibrary", "PageSimulation", "Demonstration", "Benchmarking", "pageferry",
     ]
     /// Modules that must not pull in Foundation, and what they may import beside our own.
     static let foundationFree = [
@@ -32,8 +34,9 @@ import Testing
             let relative = String(url.path.dropFirst(base.path.count + 1))
             let text = try String(contentsOf: url, encoding: .utf8)
             let module = String(relative.prefix { $0 != "/" })
-            files.append(SourceFile(
-                module: module, path: "\(folder)/\(relative)", lines: text.split(separator: "\n", omittingEmptySubsequences: false)))
+            files.append(
+                SourceFile(
+                    module: module, path: "\(folder)/\(relative)", lines: text.split(separator: "\n", omittingEmptySubsequences: false)))
         }
         try #require(!files.isEmpty)
         return files
@@ -105,7 +108,8 @@ import Testing
     /// Tests that use the host look for what they leave there.
     @Test func integrationTestsLookForWhatTheyLeave() throws {
         let folders = [
-            "ServiceManagerTests", "UringTests", "UserfaultTests", "HostMemoryTests", "StreamTransportTests", "VerbsTransportTests", "HandoffTests", "ProcessMemoryTests", "PageFerryTests",
+            "ServiceManagerTests", "UringTests", "UserfaultTests", "HostMemoryTests", "StreamTransportTests", "VerbsTransportTests",
+            "HandoffTests", "ProcessMemoryTests", "PageFerryTests",
             "CommandTests", "LibraryTests",
         ]
         for file in try Self.files(under: "Tests", suffixes: ["swift"]) where folders.contains(file.module) {

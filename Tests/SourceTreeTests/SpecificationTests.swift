@@ -12,7 +12,8 @@ import Testing
             for line in file.lines {
                 let words = line.split(whereSeparator: { !$0.isLetter && !$0.isNumber && $0 != "_" && $0 != "@" })
                 if let index = words.firstIndex(where: { $0 == "struct" || $0 == "extension" }), index + 1 < words.count,
-                    words[index + 1].hasSuffix("Tests"), line.contains("{"), line.prefix(while: { $0 == " " }).count <= 4, !line.contains("func ")
+                    words[index + 1].hasSuffix("Tests"), line.contains("{"), line.prefix(while: { $0 == " " }).count <= 4,
+                    !line.contains("func ")
                 {
                     suite = String(words[index + 1])
                 }

@@ -17,7 +17,8 @@ extension TransportTests {
         let wrong = [
             ("", "the port is missing"), ("host", "the port is missing"), ("host:", "the port is missing"), ("host:65536", "not a number"),
             ("host:-1", "not a number"), ("host:+1", "not a number"), (":7700", "the host is missing"), ("::1:7700", "brackets"),
-            ("[::1:7700", "brackets"), ("[0]]:70", "brackets"), ("unix:", "the path is missing"), ("[]:1", "the host is missing"), ("a\0b:1", "zero byte"),
+            ("[::1:7700", "brackets"), ("[0]]:70", "brackets"), ("unix:", "the path is missing"), ("[]:1", "the host is missing"),
+            ("a\0b:1", "zero byte"),
         ]
         for (text, reason) in wrong {
             let error = #expect(throws: StreamError.self, "\(text)") { try StreamAddress(parsing: text) }
@@ -130,7 +131,8 @@ extension TransportTests {
         var listener = try StreamListener(on: .unix(path: path))
         chmod(path, 0o666)
         // It connects, and waits for an answer to the first words of its own protocol until its time is over.
-        let status = system("timeout 1 setpriv --reuid=65534 --regid=65534 --clear-groups openssl s_client -unix \(path) </dev/null >/dev/null 2>&1")
+        let status = system(
+            "timeout 1 setpriv --reuid=65534 --regid=65534 --clear-groups openssl s_client -unix \(path) </dev/null >/dev/null 2>&1")
         #expect(status >> 8 == 124, "it was connected, and waited")
         let nobody = try listener.accept(timeoutNanoseconds: 20_000_000)
         let isNobody = nobody == nil

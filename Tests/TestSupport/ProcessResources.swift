@@ -81,7 +81,9 @@ struct ProcessResources {
             guard fields.count == 6 else { continue }
             // What is left after the fifth begins with the blanks that line the paths up.
             let path = String(fields[5].drop { $0 == " " })
-            guard ["/memfd:", "/dev/shm/", "/dev/infiniband", "/anon_hugepage", "anon_inode:"].contains(where: path.hasPrefix) else { continue }
+            guard ["/memfd:", "/dev/shm/", "/dev/infiniband", "/anon_hugepage", "anon_inode:"].contains(where: path.hasPrefix) else {
+                continue
+            }
             let ends = fields[0].split(separator: "-").compactMap { Int($0, radix: 16) }
             if ends.count == 2 { found[path, default: 0] += ends[1] - ends[0] }
         }

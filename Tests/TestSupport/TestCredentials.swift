@@ -25,20 +25,26 @@ public final class TestCredentials: Sendable {
 
     /// A pre-shared key of 64 characters.
     public func key(_ name: String = "psk") throws -> String {
-        try write((0..<32).map { _ in String(UInt8.random(in: 0...255), radix: 16) }.joined() + String(repeating: "k", count: 16) + "\n", to: name)
+        try write(
+            (0..<32).map { _ in String(UInt8.random(in: 0...255), radix: 16) }.joined() + String(repeating: "k", count: 16) + "\n", to: name
+        )
     }
 
     /// A certificate that stands for itself: NAME.pem and NAME.key.
     public func authority(_ name: String = "authority") throws {
-        try run("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout \(name).key -out \(name).pem -subj /CN=\(name) -days 2")
+        try run(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout \(name).key -out \(name).pem -subj /CN=\(name) -days 2"
+        )
     }
 
     /// A certificate by an authority, NAME.pem and NAME.key, for the names (as subjectAltName takes them).
     public func certificate(_ name: String, by authority: String = "authority", names: String = "DNS:source.test", days: Int = 2) throws {
         _ = try write("subjectAltName=\(names)\n", to: "\(name).ext")
-        try run("openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout \(name).key -out \(name).csr -subj /CN=\(name)")
         try run(
-            "openssl x509 -req -in \(name).csr -CA \(authority).pem -CAkey \(authority).key -set_serial \(UInt32.random(in: 1 ... .max)) -out \(name).pem -days \(days) -extfile \(name).ext")
+            "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout \(name).key -out \(name).csr -subj /CN=\(name)")
+        try run(
+            "openssl x509 -req -in \(name).csr -CA \(authority).pem -CAkey \(authority).key -set_serial \(UInt32.random(in: 1 ... .max)) -out \(name).pem -days \(days) -extfile \(name).ext"
+        )
     }
 
     private func run(_ command: String) throws {

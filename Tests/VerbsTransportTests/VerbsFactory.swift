@@ -38,7 +38,9 @@ struct TransportFactory: Sendable, CustomTestStringConvertible {
 }
 
 /// Connections through the library's own listener and connector, in one domain each side.
-func connectedLanes(_ count: Int, _ configuration: VerbsConfiguration = VerbsConfiguration()) throws -> ([VerbsConnection], [VerbsConnection]) {
+func connectedLanes(_ count: Int, _ configuration: VerbsConfiguration = VerbsConfiguration()) throws -> (
+    [VerbsConnection], [VerbsConnection]
+) {
     var listener = try VerbsListener(on: VerbsAddress(host: testAddress!, port: 0))
     let address = listener.address
     var left: [VerbsConnection] = []

@@ -31,7 +31,8 @@ struct RecordedTrace {
         layout = try RegionLayout(
             trace.regions.enumerated().map {
                 try RegionDescription(
-                    name: "region\($0.offset)", lengthBytes: $0.element.pageCount << $0.element.pageSize.shift, pageSize: $0.element.pageSize)
+                    name: "region\($0.offset)", lengthBytes: $0.element.pageCount << $0.element.pageSize.shift,
+                    pageSize: $0.element.pageSize)
             })
         touches = trace.runs.flatMap { Array($0) }
     }

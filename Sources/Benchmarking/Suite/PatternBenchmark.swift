@@ -22,7 +22,8 @@ struct PatternBenchmark {
         var context = context
         context.rounds = min(context.rounds, 3)
         var result = BenchmarkResult(
-            name: "pattern", title: "Windows by pattern of touches, no push, a touch every \(Self.everyNanoseconds / 1_000) us", rounds: context.rounds)
+            name: "pattern", title: "Windows by pattern of touches, no push, a touch every \(Self.everyNanoseconds / 1_000) us",
+            rounds: context.rounds)
         let traces = try RecordedTrace.all(in: context.tracesPath)
         let layout = try orBenchmarkError {
             try RegionLayout([RegionDescription(name: "memory", lengthBytes: Self.memoryBytes, pageSize: .fourKiB)])

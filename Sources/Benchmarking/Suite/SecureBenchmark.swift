@@ -19,14 +19,16 @@ struct SecureBenchmark {
 
     func run() throws(BenchmarkError) -> BenchmarkResult {
         var result = BenchmarkResult(
-            name: "secure", title: "Lanes over TLS 1.3 (a pre-shared key, AES-128-GCM) against plain ones, TCP loopback", rounds: context.rounds)
+            name: "secure", title: "Lanes over TLS 1.3 (a pre-shared key, AES-128-GCM) against plain ones, TCP loopback",
+            rounds: context.rounds)
         let image = try BenchmarkImage(lengthBytes: Self.memoryBytes)
         let memory = try TwiceMappedMemory(lengthBytes: Self.memoryBytes)
         let keyPath = "\(image.file.path).psk"
         Leftovers.expect(keyPath)
         defer { Leftovers.remove(keyPath) }
-        guard FileManager.default.createFile(
-            atPath: keyPath, contents: Data((0..<32).map { _ in UInt8.random(in: 65...90) }), attributes: [.posixPermissions: 0o600])
+        guard
+            FileManager.default.createFile(
+                atPath: keyPath, contents: Data((0..<32).map { _ in UInt8.random(in: 65...90) }), attributes: [.posixPermissions: 0o600])
         else { throw BenchmarkError("cannot write \(keyPath)") }
         let security = try orBenchmarkError { () throws(SessionError) in try LaneSecurity(.preSharedKey(path: keyPath), role: .client) }
         let sides: [(name: String, source: SourceProcess, security: LaneSecurity)] = [
@@ -34,7 +36,8 @@ struct SecureBenchmark {
             (
                 "TLS",
                 try SourceProcess(
-                    executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .adaptive, security: ["--tls-psk", keyPath]),
+                    executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .adaptive,
+                    security: ["--tls-psk", keyPath]),
                 security
             ),
         ]
@@ -48,12 +51,15 @@ struct SecureBenchmark {
         }
         for percentile in ["p50", "p99"] {
             result.figures.append(
-                Figure("demand fault over TLS, \(percentile)", unit: "us", ledger["TLS \(percentile)"], against: "in the clear", ledger["plain \(percentile)"]))
+                Figure(
+                    "demand fault over TLS, \(percentile)", unit: "us", ledger["TLS \(percentile)"], against: "in the clear",
+                    ledger["plain \(percentile)"]))
         }
         for lanes in [1, 4] {
             result.figures.append(
                 Figure(
-                    "push over TLS, \(lanes) bulk lane\(lanes > 1 ? "s" : "")", unit: "GB/s", ledger["TLS \(lanes)"], against: "in the clear",
+                    "push over TLS, \(lanes) bulk lane\(lanes > 1 ? "s" : "")", unit: "GB/s", ledger["TLS \(lanes)"],
+                    against: "in the clear",
                     ledger["plain \(lanes)"]))
         }
         result.notes = ["A lane over TLS has a thread at either end that encrypts and decrypts; this host's kernel is not asked to."]
@@ -67,7 +73,8 @@ struct SecureBenchmark {
         let session = try MeasuredSession(
             to: source.address, regions: [try memory.handOver()],
             SessionSettings(mode: .adaptive, windowBytes: 4 << 10, creditBytes: 0, bulkLanes: 1, security: security))
-        let order = TouchOrder.random(pageCount: memory.guest.pageCount, count: Self.faultCount, stride: Self.pagesApart, seed: UInt64(round))
+        let order = TouchOrder.random(
+            pageCount: memory.guest.pageCount, count: Self.faultCount, stride: Self.pagesApart, seed: UInt64(round))
         let guest = FaultingThread(memory.pages, order: order).join()
         try session.cancel()
         try guest.check()

@@ -114,7 +114,9 @@ final class ChaosDaemons {
         var text = ""
         for number in 1...max(1, starts) {
             for side in ["source", "destination"] {
-                guard let said = try? String(contentsOfFile: "\(directory)/\(side).\(number).log", encoding: .utf8), !said.isEmpty else { continue }
+                guard let said = try? String(contentsOfFile: "\(directory)/\(side).\(number).log", encoding: .utf8), !said.isEmpty else {
+                    continue
+                }
                 text += "\n  \(side) \(number): " + said.replacing("\n", with: "\n    ")
             }
         }

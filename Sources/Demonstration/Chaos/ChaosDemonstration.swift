@@ -73,7 +73,9 @@ public struct ChaosDemonstration {
         host.finish()
         report.takeovers = host.takeovers
         report.comparedPages = threads.reduce(host.memory.pageCount) { $0 + $1.pages }
-        report.wrongPages = threads.reduce(isFirstRight ? 0 : 1) { $0 + $1.wrongPages } + (0..<host.memory.pageCount).count { !host.memory.isRight($0, version: 1) }
+        report.wrongPages =
+            threads.reduce(isFirstRight ? 0 : 1) { $0 + $1.wrongPages }
+            + (0..<host.memory.pageCount).count { !host.memory.isRight($0, version: 1) }
         report.seconds = Double(MonotonicClock.nowNanoseconds() - start) / 1e9
         _ = consume image
         return report

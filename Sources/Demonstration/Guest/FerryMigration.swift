@@ -103,7 +103,8 @@ public struct FerryMigration {
         let jsonPath = "\(directory)/destination.json"
         let destinationSide = try ChildProcess(
             link.destinationPrefix
-                + [executablePath, "destination", "--connect", address, "--insecure", "--detach", "--json", jsonPath] + destinationOptions + ["--"]
+                + [executablePath, "destination", "--connect", address, "--insecure", "--detach", "--json", jsonPath] + destinationOptions
+                + ["--"]
                 + destination.arguments,
             inheriting: destination.inherited)
         destination.port.start()
@@ -128,7 +129,9 @@ public struct FerryMigration {
 
     /// "… on ADDRESS:41234", as the source says once it listens.
     private func listeningAddress(_ messages: LineChannel) throws(DemonstrationError) -> String {
-        let line = messages.wait(timeoutNanoseconds: 20_000_000_000) { $0.text.contains(" on \(link.sourceAddress):") || $0.text.contains("error:") }
+        let line = messages.wait(timeoutNanoseconds: 20_000_000_000) {
+            $0.text.contains(" on \(link.sourceAddress):") || $0.text.contains("error:")
+        }
         guard let line, !line.text.contains("error:"), let address = line.text.split(separator: " ").last else {
             throw DemonstrationError("pageferry source does not listen: \(messages.all.map(\.text).joined(separator: "; "))")
         }

@@ -11,7 +11,9 @@ public struct GuestImage: Sendable {
         initramfs = "\(directory)/initramfs"
         disk = "\(directory)/disk"
         for path in [kernel, initramfs, disk] where !FileManager.default.fileExists(atPath: path) {
-            throw DemonstrationError("there is no \(path); run `make guest`, or where PageFerry is installed share/pageferry/guest/make-guest DIRECTORY, and give --guest DIRECTORY/out")
+            throw DemonstrationError(
+                "there is no \(path); run `make guest`, or where PageFerry is installed share/pageferry/guest/make-guest DIRECTORY, and give --guest DIRECTORY/out"
+            )
         }
     }
 }

@@ -38,9 +38,10 @@ final class MemoryAccessors: Sendable {
     func start(seed: UInt64) {
         threads.withLock { threads in
             for (number, pattern) in AccessPattern.allCases.enumerated() {
-                threads.append(DedicatedThread(name: "use-\(pattern.rawValue)") { [self] in
-                    verify(pattern, SeededRandom(seed: seed &+ UInt64(number)))
-                })
+                threads.append(
+                    DedicatedThread(name: "use-\(pattern.rawValue)") { [self] in
+                        verify(pattern, SeededRandom(seed: seed &+ UInt64(number)))
+                    })
             }
             threads.append(DedicatedThread(name: "rewrite") { [self] in rewrite() })
         }

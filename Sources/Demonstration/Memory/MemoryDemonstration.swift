@@ -142,7 +142,8 @@ public struct MemoryDemonstration {
             faults: statistics.faults, faultP50Microseconds: Double(statistics.latency.p50Nanoseconds) / 1e3,
             faultP99Microseconds: Double(statistics.latency.p99Nanoseconds) / 1e3,
             faultMaxMicroseconds: Double(statistics.latency.maxNanoseconds) / 1e3, lostLinks: statistics.pauseCount,
-            demandPages: statistics.counts.demand, windowPages: statistics.counts.window, pushPages: statistics.counts.push, zeroPages: statistics.counts.zero,
+            demandPages: statistics.counts.demand, windowPages: statistics.counts.window, pushPages: statistics.counts.push,
+            zeroPages: statistics.counts.zero,
             contentBytes: statistics.counts.contentBytes, threads: threads, verifiedPages: pageCount, wrongPages: wrongPages)
     }
 }

@@ -34,9 +34,10 @@ public struct NativeMigration {
             image, shape: .anonymous, consolePath: "\(directory.path)/destination.console",
             extra: ["-qmp", "unix:\(directory.path)/destination.qmp,server=on,wait=off", "-incoming", "defer"])
         let latencies = "\(directory.path)/latencies"
-        let destinationProcess = try destination.start(environment: [
-            "LD_PRELOAD": probePath, "PAGEFERRY_PROBE_OUTPUT": latencies,
-        ], prefix: link.destinationPrefix)
+        let destinationProcess = try destination.start(
+            environment: [
+                "LD_PRELOAD": probePath, "PAGEFERRY_PROBE_OUTPUT": latencies,
+            ], prefix: link.destinationPrefix)
         progress("moving it with QEMU's own post-copy")
         let machines = [sourceProcess, destinationProcess].map { process in
             MachineProcessorTime(vcpus: source.processors) { process.processIdentifier }

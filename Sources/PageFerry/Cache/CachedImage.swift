@@ -24,9 +24,10 @@ public final class CachedImage: Sendable {
         for region in layout.regions {
             let kept = try Self.memory(for: region)
             let descriptor = try Self.unwrapping { () throws(HostMemoryError) in try kept.file.duplicated().release() }
-            filled.append(DestinationRegion(
-                name: region.name, guestAddress: kept.mapping.address, lengthBytes: region.lengthBytes, pageSize: region.pageSize,
-                userfault: try Self.register(kept), backing: DestinationRegion.Backing(descriptor: descriptor, fileOffset: 0)))
+            filled.append(
+                DestinationRegion(
+                    name: region.name, guestAddress: kept.mapping.address, lengthBytes: region.lengthBytes, pageSize: region.pageSize,
+                    userfault: try Self.register(kept), backing: DestinationRegion.Backing(descriptor: descriptor, fileOffset: 0)))
             served.append((region.name, kept))
         }
         image = try SourceImage(served)

@@ -122,7 +122,8 @@ public struct DestinationConnector: ~Copyable {
         return OpenedDestination(
             lanes: lanes, features: offer.features, layout: offer.layout, registration: registration,
             finder: SourceFinder(
-                way: SourceWay(address: way.address), configuration: configuration, session: offer.session, layout: offer.layout, domain: domain))
+                way: SourceWay(address: way.address), configuration: configuration, session: offer.session, layout: offer.layout,
+                domain: domain))
     }
 }
 

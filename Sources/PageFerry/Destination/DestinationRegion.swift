@@ -62,7 +62,8 @@ public struct DestinationRegion: Sendable {
 
     /// A region that was taken out before this daemon began.
     public static func removed(name: String, lengthBytes: Int, pageSize: PageSize) -> DestinationRegion {
-        var region = DestinationRegion(name: name, guestAddress: 0, lengthBytes: lengthBytes, pageSize: pageSize, userfault: -1, backing: nil)
+        var region = DestinationRegion(
+            name: name, guestAddress: 0, lengthBytes: lengthBytes, pageSize: pageSize, userfault: -1, backing: nil)
         region.isRemoved = true
         return region
     }
@@ -72,8 +73,9 @@ public struct DestinationRegion: Sendable {
         do throws(RegionLayoutError) {
             var descriptions: [RegionDescription] = []
             for region in regions {
-                descriptions.append(try RegionDescription(
-                    name: region.name, lengthBytes: region.lengthBytes, pageSize: region.pageSize))
+                descriptions.append(
+                    try RegionDescription(
+                        name: region.name, lengthBytes: region.lengthBytes, pageSize: region.pageSize))
             }
             return try RegionLayout(descriptions)
         } catch {

@@ -59,16 +59,19 @@ final class DestinationRegistration: @unchecked Sendable {
                 let description = regions.layout[number]
                 if let base = regions.mappingAddress(number) {
                     for offset in stride(from: 0, to: description.lengthBytes, by: Self.chunkBytes) {
-                        chunks.append(Chunk(try MemoryRegistration(
-                            domain, address: base + UInt(offset),
-                            lengthBytes: min(Self.chunkBytes, description.lengthBytes - offset), access: access)))
+                        chunks.append(
+                            Chunk(
+                                try MemoryRegistration(
+                                    domain, address: base + UInt(offset),
+                                    lengthBytes: min(Self.chunkBytes, description.lengthBytes - offset), access: access)))
                     }
                 }
                 views.append(View(chunks: chunks, shift: description.pageSize.shift))
             }
             self.views = views
-            slab = Chunk(try MemoryRegistration(
-                domain, address: slabs.address(0, 0), lengthBytes: slotCount * extentBytes, access: access))
+            slab = Chunk(
+                try MemoryRegistration(
+                    domain, address: slabs.address(0, 0), lengthBytes: slotCount * extentBytes, access: access))
         } catch {
             throw SessionError(error)
         }

@@ -63,8 +63,9 @@ struct SourceWay: Sendable {
     private func connectStream(_ configuration: DestinationConnector.Configuration) throws(SessionError) -> LaneChannel {
         var host: String?
         if case .tcp(let name, _)? = address { host = name }
-        return LaneChannel(try configuration.security.protect(
-            try connection(configuration), host: host, timeoutNanoseconds: configuration.stepTimeoutNanoseconds))
+        return LaneChannel(
+            try configuration.security.protect(
+                try connection(configuration), host: host, timeoutNanoseconds: configuration.stepTimeoutNanoseconds))
     }
 
     private func connection(_ configuration: DestinationConnector.Configuration) throws(SessionError) -> StreamConnection {

@@ -64,7 +64,9 @@ extension DestinationCore {
             entries.append(pollfd(fd: memory.userfaultDescriptor(number), events: Int16(POLLIN), revents: 0))
         }
         var timeoutNanoseconds: UInt64 = 100_000_000
-        if search == nil, finder.way.isKnown { timeoutNanoseconds = min(timeoutNanoseconds, schedule.nextNanoseconds - min(now, schedule.nextNanoseconds)) }
+        if search == nil, finder.way.isKnown {
+            timeoutNanoseconds = min(timeoutNanoseconds, schedule.nextNanoseconds - min(now, schedule.nextNanoseconds))
+        }
         // What the kernel refuses has no event of its own.
         if memory.hasParked { timeoutNanoseconds = 1_000_000 }
         // SAFETY: local entries, as many as said, for the duration of the call.

@@ -252,7 +252,8 @@ struct LanePump: ~Copyable {
         var entries = [
             pollfd(fd: socket, events: Int16(truncatingIfNeeded: socketEvents), revents: 0),
             // Its closing is told whatever is waited for, once: from then on it has nothing to wait for.
-            pollfd(fd: innerClosed || innerEnded && innerEvents == 0 ? -1 : inner, events: Int16(truncatingIfNeeded: innerEvents), revents: 0),
+            pollfd(
+                fd: innerClosed || innerEnded && innerEvents == 0 ? -1 : inner, events: Int16(truncatingIfNeeded: innerEvents), revents: 0),
         ]
         let now = MonotonicClock.nowNanoseconds()
         let timeout: Int32 = innerEnded || innerClosed ? Int32(clamping: (max(drainDeadlineNanoseconds, now) - now) / 1_000_000 + 1) : -1

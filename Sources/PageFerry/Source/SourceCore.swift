@@ -245,7 +245,9 @@ struct SourceCore: ~Copyable, TransportHandler {
             resumedNanoseconds = resumedNanoseconds ?? MonotonicClock.nowNanoseconds()
         case .allResident:
             // Believed only when it can be true: the memory is let go for it.
-            guard guestStoppedNanoseconds != nil, isExposed || engine.isAllSent, relay == nil || isCommitted else { return end(.unexpectedFrame(header.kind)) }
+            guard guestStoppedNanoseconds != nil, isExposed || engine.isAllSent, relay == nil || isCommitted else {
+                return end(.unexpectedFrame(header.kind))
+            }
             lastPageNanoseconds = MonotonicClock.nowNanoseconds()
             notify(.allResident)
             end(nil)

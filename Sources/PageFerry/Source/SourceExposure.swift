@@ -96,11 +96,12 @@ final class SourceExposure: Sendable {
         for first in stride(from: run.lowerBound, to: run.upperBound, by: most) {
             let count = min(most, run.upperBound - first)
             do throws(VerbsError) {
-                chunks.append(Chunk(
-                    first: first, count: count,
-                    registration: try MemoryRegistration(
-                        domain, address: view.mapping.address + UInt(first << shift), lengthBytes: count << shift,
-                        access: .remoteRead)))
+                chunks.append(
+                    Chunk(
+                        first: first, count: count,
+                        registration: try MemoryRegistration(
+                            domain, address: view.mapping.address + UInt(first << shift), lengthBytes: count << shift,
+                            access: .remoteRead)))
             } catch {
                 throw SessionError(error)
             }
@@ -158,9 +159,10 @@ final class SourceExposure: Sendable {
         var keys: [RegionKey] = []
         for (number, view) in views.enumerated() {
             for chunk in view.chunks.withLock({ $0 }) {
-                keys.append(RegionKey(
-                    range: PageRange(region: RegionIndex(number), first: chunk.first, count: chunk.count),
-                    address: UInt64(chunk.registration.address), key: chunk.registration.remoteKey))
+                keys.append(
+                    RegionKey(
+                        range: PageRange(region: RegionIndex(number), first: chunk.first, count: chunk.count),
+                        address: UInt64(chunk.registration.address), key: chunk.registration.remoteKey))
             }
         }
         return keys

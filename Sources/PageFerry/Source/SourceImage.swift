@@ -60,8 +60,12 @@ public final class SourceImage: Sendable {
         for region in descriptors {
             do throws(HostMemoryError) {
                 let file = try MemoryFile(adopting: region.descriptor, name: region.name)
-                regions.append((region.name, try Region(
-                    file: file, fileOffset: region.fileOffset, lengthBytes: region.lengthBytes)))
+                regions.append(
+                    (
+                        region.name,
+                        try Region(
+                            file: file, fileOffset: region.fileOffset, lengthBytes: region.lengthBytes)
+                    ))
             } catch {
                 throw .memory("memory region '\(region.name)': \(error.description)")
             }
@@ -132,8 +136,9 @@ public final class SourceImage: Sendable {
         do throws(RegionLayoutError) {
             var descriptions: [RegionDescription] = []
             for (name, region) in regions {
-                descriptions.append(try RegionDescription(
-                    name: name, lengthBytes: region.mapping.lengthBytes, pageSize: region.mapping.pageSize))
+                descriptions.append(
+                    try RegionDescription(
+                        name: name, lengthBytes: region.mapping.lengthBytes, pageSize: region.mapping.pageSize))
             }
             layout = try RegionLayout(descriptions)
         } catch {

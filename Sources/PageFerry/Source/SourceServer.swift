@@ -221,7 +221,8 @@ public final class SourceServer: Sendable {
             return true
         }
         guard isFree else {
-            let busy = SessionError.peerFailed(Failure(.busy, "the source already serves \(configuration.mostSessions) destination(s); try again later"))
+            let busy = SessionError.peerFailed(
+                Failure(.busy, "the source already serves \(configuration.mostSessions) destination(s); try again later"))
             channel.refuse(busy)
             throw busy
         }
@@ -231,7 +232,8 @@ public final class SourceServer: Sendable {
         do throws(SessionError) {
             guard configuration.features.isSubset(of: hello.features) else {
                 throw .regionMismatch(
-                    "the source migrates a virtual machine, the destination only pulls memory; start the destination with `-- qemu-system-… `")
+                    "the source migrates a virtual machine, the destination only pulls memory; start the destination with `-- qemu-system-… `"
+                )
             }
             // Registered first: the destination may join its lanes the moment it has accepted.
             let pending = Pending(
@@ -279,7 +281,9 @@ public final class SourceServer: Sendable {
             throw error
         }
         state.withLock { state in
-            if state.pending[port.session.identifier]?.joined === pending.joined { state.pending[port.session.identifier]?.resident = resident }
+            if state.pending[port.session.identifier]?.joined === pending.joined {
+                state.pending[port.session.identifier]?.resident = resident
+            }
         }
         complete(offer, lane: 0, channel.release(), pending.joined)
         try awaitLanes(offer.session, pending.joined, isNew: false)

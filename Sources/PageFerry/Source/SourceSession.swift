@@ -136,7 +136,9 @@ public final class SourceSession: Sendable {
         _ lanes: [ConnectedLane], _ state: consuming SourceState<Memory>, _ image: SourceImage?, _ configuration: Configuration
     ) throws(SessionError) -> SourceState<Memory> {
         if let connections = lanes.verbs {
-            guard let image else { throw .memory("memory that is read page by page is served over TCP and unix sockets; start the source with --transport tcp") }
+            guard let image else {
+                throw .memory("memory that is read page by page is served over TCP and unix sockets; start the source with --transport tcp")
+            }
             let exposure = try image.exposure(for: connections[0].domain)
             do throws(UringError) {
                 return run(try VerbsTransport(lanes: connections), state, exposure, configuration)

@@ -168,7 +168,9 @@ public struct PatternSimulation: ~Copyable {
     }
 
     private mutating func arrive(_ header: FrameHeader) {
-        do throws(EngineViolation) { _ = try destination.place(header, lane: 0) } catch { preconditionFailure("the source sends what was asked") }
+        do throws(EngineViolation) { _ = try destination.place(header, lane: 0) } catch {
+            preconditionFailure("the source sends what was asked")
+        }
         destination.arrived(header, lane: 0, &guest)
     }
 
