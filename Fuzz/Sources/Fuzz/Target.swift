@@ -11,6 +11,7 @@ enum Target: String, CaseIterable {
     case handoffMessages = "handoff-messages"
     case handoffConnection = "handoff-connection"
     case firecrackerMessage = "firecracker-message"
+    case processMaps = "process-maps"
     case qmpMessages = "qmp-messages"
     case qmpConnection = "qmp-connection"
     case qemuCommandLine = "qemu-command-line"
@@ -32,6 +33,7 @@ enum Target: String, CaseIterable {
         case .handoffMessages: HandoffTargets.messages(input)
         case .handoffConnection: HandoffTargets.connection(input)
         case .firecrackerMessage: FirecrackerTarget.run(input)
+        case .processMaps: ProcessMapsTarget.run(input)
         case .qmpMessages: QMPTargets.messages(input)
         case .qmpConnection: QMPTargets.connection(input)
         case .qemuCommandLine: QMPTargets.commandLine(input)
@@ -54,6 +56,7 @@ enum Target: String, CaseIterable {
         case .handoffMessages: HandoffTargets.messageSeeds
         case .handoffConnection: HandoffTargets.connectionSeeds
         case .firecrackerMessage: FirecrackerTarget.seeds
+        case .processMaps: ProcessMapsTarget.seeds
         case .qmpMessages: QMPTargets.messageSeeds
         case .qmpConnection: QMPTargets.connectionSeeds
         case .qemuCommandLine: QMPTargets.commandLineSeeds
