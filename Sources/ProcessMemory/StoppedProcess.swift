@@ -1,3 +1,4 @@
+import CShims
 import Glibc
 import PageCore
 
@@ -23,14 +24,19 @@ final class StoppedProcess: Sendable {
     let thread: Int32
     private let witnesses: ContiguousArray<Witness>
     private let threads: [Int32]
+    /// Readable once the process has ended (pidfd_open(2)).
+    private let end: Int32
+    /// Who is killed is put on a processor once more, to end there: so long it may take to tell the one from the other.
+    private static let mostEndMilliseconds: Int32 = 200
 
     /// The counts by thread: what two daemons compare that serve the process one after the other.
     var counts: [Int32: Count] { Dictionary(uniqueKeysWithValues: zip(threads, witnesses.map(\.count))) }
 
     init(_ process: Int32) throws(ProcessMemoryError) {
         self.process = process
+        let end = pageferry_pidfd_open(process)
+        guard end >= 0 else { throw .noProcess(process) }
         let threads = Self.threads(of: process)
-        guard !threads.isEmpty else { throw .noProcess(process) }
         var witnesses: ContiguousArray<Witness> = []
         do throws(ProcessMemoryError) {
             for thread in threads {
@@ -44,13 +50,16 @@ final class StoppedProcess: Sendable {
             guard Self.threads(of: process) == threads else { throw .ran(process) }
         } catch {
             for witness in witnesses { close(witness.descriptor) }
+            close(end)
             throw error
         }
+        self.end = end
         self.witnesses = witnesses
         self.threads = threads
     }
 
     deinit {
+        close(end)
         for witness in witnesses { close(witness.descriptor) }
     }
 
@@ -58,8 +67,15 @@ final class StoppedProcess: Sendable {
     func verify() throws(ProcessMemoryError) {
         for index in witnesses.indices {
             guard let count = Self.count(witnesses[index].descriptor) else { throw .ended(process) }
-            guard count == witnesses[index].count else { throw Self.hasEnded(process) ? .ended(process) : .ran(process) }
+            guard count == witnesses[index].count else { throw isEnding() ? .ended(process) : .ran(process) }
         }
+    }
+
+    /// Whether a process that ran did so because it ends.
+    private func isEnding() -> Bool {
+        var entry = pollfd(fd: end, events: Int16(POLLIN), revents: 0)
+        // SAFETY: one local entry, for the duration of the call.
+        return unsafe poll(&entry, 1, Self.mostEndMilliseconds) > 0
     }
 
     /// The first and the last of three numbers; nil when the thread is gone.
@@ -124,11 +140,6 @@ final class StoppedProcess: Sendable {
             throw .ended(process)
         }
         return state
-    }
-
-    private static func hasEnded(_ process: Int32) -> Bool {
-        let states = threads(of: process).compactMap { thread in try? state(of: process, thread) }
-        return states.allSatisfy { "ZX".contains($0) }
     }
 }
 
