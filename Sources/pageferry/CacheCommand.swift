@@ -51,7 +51,7 @@ struct CacheCommand: ParsableCommand {
         configuration.mostSessions = SourceState.mostSessions
         if let state { configuration = try configuration.keepingSessions(in: state) }
         var sessions = SourceSession.Configuration()
-        sessions.spinNanoseconds = paging.polling.spinNanoseconds
+        sessions.polling = paging.polling.polling
         sessions.pauseNanoseconds = paging.pause.nanoseconds(orElse: 600_000_000_000)
         service.ready("caching \(paging.connect) (\(opened.layout.totalBytes >> 20) MiB) on \(listener.description)")
         try ImageService(

@@ -117,7 +117,7 @@ struct PagingArguments: ParsableArguments {
         configuration.recordsTrace = recordTrace != nil
         configuration.replay = try replayed(for: layout)
         configuration.push = push
-        configuration.spinNanoseconds = polling.spinNanoseconds
+        configuration.polling = polling.polling
         configuration.pauseNanoseconds = pause.nanoseconds(orElse: .max)
         return configuration
     }

@@ -124,7 +124,7 @@ struct SourceCommand: ParsableCommand {
 
     var sessionConfiguration: SourceSession.Configuration {
         var configuration = SourceSession.Configuration()
-        configuration.spinNanoseconds = polling.spinNanoseconds
+        configuration.polling = polling.polling
         configuration.pauseNanoseconds = pause.nanoseconds(orElse: qmp == nil ? 600_000_000_000 : .max)
         return configuration
     }

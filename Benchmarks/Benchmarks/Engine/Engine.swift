@@ -20,6 +20,7 @@ struct GrantingSink: DestinationSink {
     var installs = 0
     mutating func request(_ window: PageRange, demanded: PageIndex, stride: Int) -> Bool { true }
     mutating func prefetch(_ window: PageRange, stride: Int) -> Bool { true }
+    mutating func record(_ range: PageRange) {}
     mutating func install(_ range: PageRange) { installs += 1 }
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) { installs += 1 }
     mutating func resolve(_ region: RegionIndex, _ page: PageIndex) {}

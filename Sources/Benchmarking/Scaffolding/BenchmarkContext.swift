@@ -1,4 +1,5 @@
 import PageCore
+import PageFerry
 
 /// What every benchmark is given.
 public struct BenchmarkContext: Sendable {
@@ -48,11 +49,11 @@ enum WaitMode: String, Sendable {
     static let extremes: [WaitMode] = [.busy, .event]
 
     /// The setting of sessions and sources.
-    var spinNanoseconds: UInt64 {
+    var polling: Polling {
         switch self {
-        case .busy: 1_000_000_000
-        case .event: 0
-        case .adaptive: 50_000
+        case .busy: .busy
+        case .event: .event
+        case .adaptive: .adaptive()
         }
     }
 }

@@ -42,7 +42,7 @@ final class HandoffGuest {
                 try ChildProcess(
                     [
                         executablePath, "destination", "--connect", source, "--handoff", way.isFirecracker ? "firecracker:\(path)" : path,
-                        "--no-push", "--window", "4K", "--bulk-lanes", "1", "--spin", "\(mode.spinNanoseconds / 1_000)",
+                        "--no-push", "--window", "4K", "--bulk-lanes", "1", "--poll", mode.rawValue,
                     ], outputPath: "/dev/null")
             }
         } catch {

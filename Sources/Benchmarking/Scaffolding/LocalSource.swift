@@ -44,7 +44,7 @@ final class LocalSource: Sendable {
             let server = SourceServer(listener: listener, layout: memory.layout, configuration: .init())
             let sessions = Sessions()
             var configuration = SourceSession.Configuration()
-            configuration.spinNanoseconds = mode.spinNanoseconds
+            configuration.polling = mode.polling
             self.server = server
             self.sessions = sessions
             acceptor = DedicatedThread(name: "bench-source") { [configuration] in

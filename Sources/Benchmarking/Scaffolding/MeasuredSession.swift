@@ -43,7 +43,7 @@ final class MeasuredSession: Sendable {
         configuration.replay = settings.replay
         configuration.creditBytes = settings.creditBytes
         configuration.push = settings.push
-        configuration.spinNanoseconds = settings.mode.spinNanoseconds
+        configuration.polling = settings.mode.polling
         configuration.statisticsIntervalNanoseconds = settings.statisticsIntervalNanoseconds
         let notices = Mailbox<DestinationNotice>()
         self.notices = notices

@@ -33,7 +33,7 @@ final class SourceProcess: Sendable {
         do throws(DemonstrationError) {
             child = try ChildProcess(
                 prefix + [
-                    executablePath, "source", "--memory", memory.path, "--listen", listen, "--spin", "\(mode.spinNanoseconds / 1_000)",
+                    executablePath, "source", "--memory", memory.path, "--listen", listen, "--poll", mode.rawValue,
                     "--bulk-lanes", "8", "--transport", transport.rawValue,
                 ] + security, inheriting: [STDERR_FILENO: ends[1]])
         } catch {

@@ -16,8 +16,8 @@ public final class DestinationSession: Sendable {
         public var creditBytes: Int?
         /// What `nil` means over RDMA, where reads have a queue pair of their own for demands.
         static let fetchCreditBytes = 512 << 10
-        /// How long to spin for the next event before sleeping, after something happened.
-        public var spinNanoseconds: UInt64 = 50_000
+        /// How to wait for the next event.
+        public var polling = Polling.adaptive()
         /// The most bytes taken from a connection at once: a fault waits for at most one such piece.
         public var receiveBytes = 128 << 10
         /// Over RDMA: who moves the pages nobody asked for.

@@ -25,7 +25,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private var core: DestinationCore
     private var transport: Transport
     private let statistics: SharedStatistics
-    private let spinNanoseconds: UInt64
+    private var spin: SpinAllowance
     private let statisticsIntervalNanoseconds: UInt64
     private var lastNewsNanoseconds: UInt64 = 0
     private var nextStatisticsNanoseconds: UInt64 = 0
@@ -38,7 +38,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         self.core = core
         self.transport = transport
         self.statistics = statistics
-        spinNanoseconds = configuration.spinNanoseconds
+        spin = SpinAllowance(configuration.polling)
         statisticsIntervalNanoseconds = configuration.statisticsIntervalNanoseconds
     }
 
@@ -52,7 +52,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         core.readable(DestinationCore.mailboxToken)
         while core.isLinked {
             sendWhatIsDue()
-            transport.poll(&core, wait: spinNanoseconds > 0 && core.isOnlyFetching ? answerFaults() : waitPolicy())
+            transport.poll(&core, wait: core.isOnlyFetching && spin.nanoseconds() > 0 ? answerFaults() : waitPolicy())
             if core.memory.hasParked { core.retryParked() }
             releaseRegions()
             completeWhenDue()
@@ -65,9 +65,9 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     consuming func release() -> DestinationCore { core }
 
     /// Work that the kernel refused has no event of its own, so its wake-up is a short time-out.
-    private func waitPolicy() -> WaitPolicy {
+    private mutating func waitPolicy() -> WaitPolicy {
         if core.memory.hasParked { return WaitPolicy(timeoutNanoseconds: 50_000) }
-        return WaitPolicy(spinNanoseconds: patienceNanoseconds, timeoutNanoseconds: Self.sleepNanoseconds)
+        return WaitPolicy(spinNanoseconds: patienceNanoseconds(), timeoutNanoseconds: Self.sleepNanoseconds)
     }
 
     /// Answers faults by one-sided reads for as long as nothing else is due. A fault costs one read of the userfaultfd, one
@@ -95,16 +95,17 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
                 guard core.isOnlyFetching else { break }
             } else if isFull {
                 now = MonotonicClock.nowNanoseconds()
-                if now - lastNewsNanoseconds >= patienceNanoseconds { return WaitPolicy(timeoutNanoseconds: Self.sleepNanoseconds) }
+                if now - lastNewsNanoseconds >= patienceNanoseconds() { return WaitPolicy(timeoutNanoseconds: Self.sleepNanoseconds) }
             }
         }
         return .immediate
     }
 
     /// An answer on its way is worth more patience than an idle guest: a sleep would cost as much as the answer itself.
-    private var patienceNanoseconds: UInt64 {
-        guard core.engine.waitingPages > 0 else { return spinNanoseconds }
-        return spinNanoseconds > .max / Self.answerSpins ? .max : Self.answerSpins * spinNanoseconds
+    private mutating func patienceNanoseconds() -> UInt64 {
+        let allowedNanoseconds = spin.nanoseconds()
+        guard core.engine.waitingPages > 0 else { return allowedNanoseconds }
+        return allowedNanoseconds > .max / Self.answerSpins ? .max : Self.answerSpins * allowedNanoseconds
     }
 
     private mutating func sendWhatIsDue() {

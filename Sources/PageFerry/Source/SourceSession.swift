@@ -11,8 +11,8 @@ import VerbsTransport
 public final class SourceSession: Sendable {
     public struct Configuration: Sendable {
         public var engine = SourceEngine.Configuration()
-        /// How long to spin for the next request before sleeping, after something happened.
-        public var spinNanoseconds: UInt64 = 50_000
+        /// How to wait for the next request.
+        public var polling = Polling.adaptive()
         /// How long to wait for a destination that has lost its link; 0 ends the session with the link. A machine's last
         /// pages are nowhere else, so nothing shorter than for ever suits one.
         public var pauseNanoseconds: UInt64 = .max
@@ -163,7 +163,7 @@ public final class SourceSession: Sendable {
     ) -> SourceState<Memory> {
         var shard = SourceShard(
             state: state, transport: transport, exposure: exposure, statistics: statistics,
-            spinNanoseconds: configuration.spinNanoseconds)
+            polling: configuration.polling)
         shard.run()
         return shard.release()
     }

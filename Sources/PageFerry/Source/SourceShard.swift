@@ -25,14 +25,14 @@ struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory &
     private let exposure: SourceExposure?
     private var announcement: SourceAnnouncement?
     private let statistics: SharedStatistics
-    private let spinNanoseconds: UInt64
+    private var spin: SpinAllowance
     /// Lanes on which the end of the pages has been announced.
     private var endedLanes: [Bool]
     private var nextStatisticsNanoseconds: UInt64 = 0
 
     init(
         state: consuming SourceState<Memory>, transport: consuming Transport, exposure: SourceExposure?,
-        statistics: SharedStatistics, spinNanoseconds: UInt64
+        statistics: SharedStatistics, polling: Polling
     ) {
         core = state.core
         endedLanes = Array(repeating: false, count: transport.laneCount)
@@ -41,7 +41,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory &
         self.exposure = exposure
         announcement = nil
         self.statistics = statistics
-        self.spinNanoseconds = spinNanoseconds
+        spin = SpinAllowance(polling)
     }
 
     /// Runs until the session is over, or has no link any more.
@@ -82,7 +82,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory &
 
     /// Tells the destination where the memory is, and writes what it asks to be written.
     private mutating func expose(_ exposure: SourceExposure) -> WaitPolicy {
-        let idle = WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 100_000_000)
+        let idle = WaitPolicy(spinNanoseconds: spin.nanoseconds(), timeoutNanoseconds: 100_000_000)
         guard core.guestStoppedNanoseconds != nil else { return idle }
         if announcement == nil {
             do throws(SessionError) { try exposure.refresh() } catch {
@@ -148,7 +148,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory &
     ///
     /// - Returns: how long to wait for the next event.
     private mutating func push() -> WaitPolicy {
-        let idle = WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 100_000_000)
+        let idle = WaitPolicy(spinNanoseconds: spin.nanoseconds(), timeoutNanoseconds: 100_000_000)
         guard core.engine.unsentPages > 0 else { return idle }
         let quiet = MonotonicClock.nowNanoseconds() - core.lastRequestNanoseconds
         var mostBytes = quiet < Self.thinNanoseconds ? Self.thinBytes : Int.max
