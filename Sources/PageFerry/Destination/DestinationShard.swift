@@ -67,7 +67,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// Work that the kernel refused has no event of its own, so its wake-up is a short time-out.
     private mutating func waitPolicy() -> WaitPolicy {
         if core.memory.hasParked { return WaitPolicy(timeoutNanoseconds: 50_000) }
-        return WaitPolicy(spinNanoseconds: patienceNanoseconds(), timeoutNanoseconds: Self.sleepNanoseconds)
+        return WaitPolicy(spinNanoseconds: patienceNanoseconds(whatever: false), timeoutNanoseconds: Self.sleepNanoseconds)
     }
 
     /// Answers faults by one-sided reads for as long as nothing else is due. A fault costs one read of the userfaultfd, one
@@ -95,17 +95,22 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
                 guard core.isOnlyFetching else { break }
             } else if isFull {
                 now = MonotonicClock.nowNanoseconds()
-                if now - lastNewsNanoseconds >= patienceNanoseconds() { return WaitPolicy(timeoutNanoseconds: Self.sleepNanoseconds) }
+                if now - lastNewsNanoseconds >= patienceNanoseconds(whatever: true) { return WaitPolicy(timeoutNanoseconds: Self.sleepNanoseconds) }
             }
         }
         return .immediate
     }
 
-    /// An answer on its way is worth more patience than an idle guest: a sleep would cost as much as the answer itself.
-    private mutating func patienceNanoseconds() -> UInt64 {
-        let allowedNanoseconds = spin.nanoseconds()
-        guard core.engine.waitingPages > 0 else { return allowedNanoseconds }
-        return allowedNanoseconds > .max / Self.answerSpins ? .max : Self.answerSpins * allowedNanoseconds
+    /// An answer on its way is worth more patience than an idle guest: a sleep would cost as much as the answer itself. Where
+    /// answers take longer than that, on a link that is slow or far, spinning would end in the sleep it is to spare.
+    ///
+    /// - Parameter whatever: whether pages that nobody waits for are worth spinning too.
+    private mutating func patienceNanoseconds(whatever: Bool) -> UInt64 {
+        let isAwaited = core.engine.waitingPages > 0
+        let allowedNanoseconds = whatever ? spin.nanoseconds() : spin.nanoseconds(isAwaited: isAwaited)
+        guard isAwaited else { return allowedNanoseconds }
+        let (patience, isEndless) = allowedNanoseconds.multipliedReportingOverflow(by: Self.answerSpins)
+        return isEndless ? .max : core.memory.ledger.usualNanoseconds > patience ? 0 : patience
     }
 
     private mutating func sendWhatIsDue() {

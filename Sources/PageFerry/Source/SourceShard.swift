@@ -148,7 +148,8 @@ struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory &
     ///
     /// - Returns: how long to wait for the next event.
     private mutating func push() -> WaitPolicy {
-        let idle = WaitPolicy(spinNanoseconds: spin.nanoseconds(), timeoutNanoseconds: 100_000_000)
+        let idle = WaitPolicy(
+            spinNanoseconds: spin.nanoseconds(isAwaited: transport.pendingBytes(.urgent) > 0), timeoutNanoseconds: 100_000_000)
         guard core.engine.unsentPages > 0 else { return idle }
         let quiet = MonotonicClock.nowNanoseconds() - core.lastRequestNanoseconds
         var mostBytes = quiet < Self.thinNanoseconds ? Self.thinBytes : Int.max
