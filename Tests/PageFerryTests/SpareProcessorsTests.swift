@@ -56,18 +56,6 @@ import Testing
         #expect(answers == [false, true])
     }
 
-    @Test func allowancesFollowTheirPolling() {
-        #expect(nanoseconds(.busy) == 1_000_000_000)
-        #expect(nanoseconds(.event) == 0)
-        #expect(nanoseconds(.adaptive(spinNanoseconds: 0)) == 0)
-        #expect([0, 50_000].contains(nanoseconds(.adaptive())))
-    }
-
-    private func nanoseconds(_ polling: Polling) -> UInt64 {
-        var allowance = SpinAllowance(polling)
-        return allowance.nanoseconds()
-    }
-
     private func runnable(_ line: String) -> Int? {
         Array(line.utf8).withUnsafeBytes { bytes in
             // SAFETY: the span lives for the closure, as the bytes do.

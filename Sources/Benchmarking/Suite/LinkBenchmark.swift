@@ -25,7 +25,7 @@ struct LinkBenchmark {
         let memory = try TwiceMappedMemory(lengthBytes: bytes)
         let source = try Placement.source.run { () throws(BenchmarkError) in
             try SourceProcess(
-                executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .busy, host: link.sourceAddress,
+                executablePath: context.executablePath, memory: image.file, kind: .tcp, mode: .adaptive, host: link.sourceAddress,
                 prefix: link.commandPrefix)
         }
         var latencies: [String: LatencyRecorder] = [:]
@@ -45,7 +45,7 @@ struct LinkBenchmark {
         result.figures = figures(ledger)
         result.distributions = latencies.sorted { $0.key < $1.key }.map { Distribution($0.key, $0.value) }
         result.notes = [
-            "Under push: \(Self.pacePerSecond) touches a second of pages that are mostly missing. The bare stream is one TCP connection of iperf3."
+            "Under push: \(Self.pacePerSecond) touches a second of pages that are mostly missing. The bare stream is one TCP connection of iperf3. Waiting as by default."
         ]
         return result
     }
@@ -74,7 +74,7 @@ struct LinkBenchmark {
 
     private func idleFaults(_ source: SourceProcess, _ memory: TwiceMappedMemory, _ round: Int) throws(BenchmarkError) -> LatencyRecorder {
         try memory.rearm()
-        let session = try begin(source, memory, SessionSettings(mode: .busy, creditBytes: 0))
+        let session = try begin(source, memory, SessionSettings(mode: .adaptive, creditBytes: 0))
         let count = min(Self.idleFaults, memory.guest.pageCount / 16)
         let order = TouchOrder.random(pageCount: memory.guest.pageCount, count: count, stride: 16, seed: UInt64(round))
         let guest = FaultingThread(memory.pages, order: order, everyNanoseconds: 1_000_000_000 / Self.pacePerSecond, isPlaced: true).join()
@@ -88,7 +88,7 @@ struct LinkBenchmark {
         _ source: SourceProcess, _ memory: TwiceMappedMemory, isTouched: Bool, _ round: Int
     ) throws(BenchmarkError) -> (faults: LatencyRecorder, rate: Double) {
         try memory.rearm()
-        let session = try begin(source, memory, SessionSettings(mode: .busy))
+        let session = try begin(source, memory, SessionSettings(mode: .adaptive))
         var guest: FaultingThread?
         if isTouched {
             let order = TouchOrder.random(

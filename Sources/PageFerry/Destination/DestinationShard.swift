@@ -12,8 +12,6 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private static var fetchThinBytes: Int { 32 << 10 }
     /// A push that is decided here pauses for this long after a fault.
     private static var holdNanoseconds: UInt64 { 150_000 }
-    /// How many times longer than otherwise to spin while an answer is awaited.
-    private static var answerSpins: UInt64 { 8 }
     /// Turns of `answerFaults` between two looks at lanes that await no answer, and, while one is awaited, at new faults.
     private static var turnsBetweenFullLooks: Int { 8 }
     /// How long `answerFaults` keeps to itself what only the ring knows: orders, and what the connection manager has to say.
@@ -67,7 +65,8 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     /// Work that the kernel refused has no event of its own, so its wake-up is a short time-out.
     private mutating func waitPolicy() -> WaitPolicy {
         if core.memory.hasParked { return WaitPolicy(timeoutNanoseconds: 50_000) }
-        return WaitPolicy(spinNanoseconds: patienceNanoseconds(whatever: false), timeoutNanoseconds: Self.sleepNanoseconds)
+        return WaitPolicy(
+            spinNanoseconds: spin.nanoseconds(isAwaited: core.engine.waitingPages > 0), timeoutNanoseconds: Self.sleepNanoseconds)
     }
 
     /// Answers faults by one-sided reads for as long as nothing else is due. A fault costs one read of the userfaultfd, one
@@ -95,22 +94,11 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
                 guard core.isOnlyFetching else { break }
             } else if isFull {
                 now = MonotonicClock.nowNanoseconds()
-                if now - lastNewsNanoseconds >= patienceNanoseconds(whatever: true) { return WaitPolicy(timeoutNanoseconds: Self.sleepNanoseconds) }
+                let patience = spin.patienceNanoseconds(isAwaited: core.engine.waitingPages > 0)
+                if now - lastNewsNanoseconds >= patience { return WaitPolicy(timeoutNanoseconds: Self.sleepNanoseconds) }
             }
         }
         return .immediate
-    }
-
-    /// An answer on its way is worth more patience than an idle guest: a sleep would cost as much as the answer itself. Where
-    /// answers take longer than that, on a link that is slow or far, spinning would end in the sleep it is to spare.
-    ///
-    /// - Parameter whatever: whether pages that nobody waits for are worth spinning too.
-    private mutating func patienceNanoseconds(whatever: Bool) -> UInt64 {
-        let isAwaited = core.engine.waitingPages > 0
-        let allowedNanoseconds = whatever ? spin.nanoseconds() : spin.nanoseconds(isAwaited: isAwaited)
-        guard isAwaited else { return allowedNanoseconds }
-        let (patience, isEndless) = allowedNanoseconds.multipliedReportingOverflow(by: Self.answerSpins)
-        return isEndless ? .max : core.memory.ledger.usualNanoseconds > patience ? 0 : patience
     }
 
     private mutating func sendWhatIsDue() {

@@ -18,8 +18,6 @@ struct FaultLedger: ~Copyable {
     /// Latencies in nanoseconds, from 100 ns to 100 s, to three digits.
     private(set) var latencies: Histogram<UInt64>
     private(set) var untimed = 0
-    /// How long answers take of late: each new one counts an eighth. 0 before the first.
-    private(set) var usualNanoseconds: UInt64 = 0
 
     init() {
         entries.reserveCapacity(Self.mostEntries)
@@ -50,10 +48,7 @@ struct FaultLedger: ~Copyable {
         while index < entries.count {
             if sessionPages.contains(entries[index].sessionPage) {
                 if now == 0 { now = MonotonicClock.nowNanoseconds() }
-                let tookNanoseconds = now - entries[index].startNanoseconds
-                latencies.record(tookNanoseconds)
-                usualNanoseconds =
-                    usualNanoseconds == 0 ? tookNanoseconds : usualNanoseconds - usualNanoseconds / 8 + tookNanoseconds / 8
+                latencies.record(now - entries[index].startNanoseconds)
                 entries.swapAt(index, entries.count - 1)
                 entries.removeLast()
             } else {
