@@ -171,8 +171,9 @@ public final class DestinationSession: Sendable {
             }
         }
         var transportConfiguration = StreamConfiguration()
-        // Exactly a header: page bytes never pass through a buffer on their way to guest memory.
-        transportConfiguration.urgentReadAheadBytes = FrameHeader.byteCount
+        // A demanded page comes with its header and the next one in one call: a copy of 4 KiB that are in the cache costs a tenth of a
+        // second call. All other page bytes are received where they belong.
+        transportConfiguration.urgentReadAheadBytes = PageSize.fourKiB.bytes + 2 * FrameHeader.byteCount
         transportConfiguration.bulkReadAheadBytes = FrameHeader.byteCount
         transportConfiguration.mostReceiveBytes = configuration.receiveBytes
         do throws(StreamError) {
