@@ -72,6 +72,8 @@ struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory &
         // Where looking at a page may mean waiting for it, one is looked at in a turn: what was found must not wait for the next.
         let most = memory.isFilledOnTouch ? 1 : Int.max
         let demands = sendUrgent(includingWindows: false, most: most)
+        // What threads wait for leaves now, and by itself: a window behind it in the same call would be copied first.
+        if demands > 0 { transport.flush() }
         sendControl()
         if demands == most { return .immediate }
         if sendUrgent(includingWindows: true, most: most) == most { return .immediate }
