@@ -6,7 +6,7 @@ struct PollArguments: ParsableArguments {
     enum Mode: String, ExpressibleByArgument, CaseIterable {
         /// Never sleeps: the soonest answer, for a processor of its own.
         case busy
-        /// Spins for a while after something happened, unless the host has no processor to spare, then sleeps.
+        /// Spins for what a thread waits for where that is good for something, then sleeps.
         case adaptive
         /// Sleeps at once: no processor is spent on waiting.
         case event
