@@ -105,6 +105,9 @@ public struct DestinationEngine: ~Copyable {
     /// Pages whose content is decided, by session page number.
     public var settledPages: PageBitmap { _read { yield settled } }
 
+    /// Whether pushed pages are on their way, as far as credit tells.
+    public var isPushed: Bool { creditOutstandingBytes > 0 && !isComplete }
+
     /// Pages threads wait for.
     public var waitingPages: Int { demanded.setCount }
 

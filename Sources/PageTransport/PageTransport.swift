@@ -130,6 +130,9 @@ public protocol PageTransport: ~Copyable {
     /// Flushes, then calls `handler` for what has happened, waiting at most as `wait` says when nothing has.
     mutating func poll<Handler: TransportHandler & ~Copyable>(_ handler: inout Handler, wait: WaitPolicy)
 
+    /// Whether the last `poll` spun for as long as it might, and nothing came.
+    var didSpinInVain: Bool { get }
+
     /// Watches a descriptor for readability until `unwatch`; `handler.readable(token)` is called while it is readable.
     mutating func watch(descriptor: Int32, token: UInt64)
     mutating func unwatch(token: UInt64)

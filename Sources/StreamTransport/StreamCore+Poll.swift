@@ -36,7 +36,11 @@ extension StreamCore {
     /// Submits, and takes one batch of completions: what is there, or else what comes within the waiting time.
     private mutating func collect(_ wait: WaitPolicy) throws(UringError) {
         let spin = min(wait.spinNanoseconds, wait.timeoutNanoseconds)
-        if spin > 0, try self.spin(Deadline(after: spin)) { return }
+        didSpinInVain = false
+        if spin > 0 {
+            if try self.spin(Deadline(after: spin)) { return }
+            didSpinInVain = true
+        }
         try prepareReceives(spinning: false)
         if wait.timeoutNanoseconds == 0 || ring.hasWork {
             if ring.preparedCount > 0 || ring.hasWork { try ring.submitAndCollect() }

@@ -12,6 +12,8 @@ struct StreamCore: ~Copyable {
     let configuration: StreamConfiguration
     /// The ring no longer answers: operations in flight cannot be awaited.
     var isBroken = false
+    /// What the last `poll`'s spin was good for; see `PageTransport.didSpinInVain`.
+    var didSpinInVain = false
 
     private static let batchCompletions = 64
 

@@ -65,6 +65,8 @@ import Uring
         unsafe core.pointee.poll(&handler, wait: wait)
     }
 
+    public var didSpinInVain: Bool { unsafe core.pointee.didSpinInVain }
+
     /// Watches a descriptor for readability; at most `mostWatches` at a time.
     ///
     /// `readable` comes once when bytes are there already and then each time more arrive: read until it would block.

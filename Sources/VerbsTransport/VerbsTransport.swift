@@ -21,6 +21,7 @@ public struct VerbsTransport: ~Copyable, PageTransport {
     private let configuration: VerbsConfiguration
     /// The ring no longer answers: nothing can be awaited.
     private var isBroken = false
+    public private(set) var didSpinInVain = false
 
     /// The most descriptors watched at a time.
     public static let mostWatches = 32
@@ -127,6 +128,7 @@ public struct VerbsTransport: ~Copyable, PageTransport {
     // MARK: Polling
 
     public mutating func poll<Handler: TransportHandler & ~Copyable>(_ handler: inout Handler, wait: WaitPolicy) {
+        didSpinInVain = false
         var hasNews = settle(&handler)
         flush()
         hasNews = progress(&handler) || hasNews
@@ -178,6 +180,7 @@ public struct VerbsTransport: ~Copyable, PageTransport {
                 if MonotonicClock.nowNanoseconds() - start >= spin { break }
                 Ring.relax()
             }
+            didSpinInVain = true
             if spin == wait.timeoutNanoseconds { return }
         }
         try watches.prepareForSleep(&ring)

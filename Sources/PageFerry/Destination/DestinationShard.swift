@@ -51,6 +51,7 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
         while core.isLinked {
             sendWhatIsDue()
             transport.poll(&core, wait: core.isOnlyFetching && spin.nanoseconds() > 0 ? answerFaults() : waitPolicy())
+            spin.spun(isInVain: transport.didSpinInVain)
             if core.memory.hasParked { core.retryParked() }
             releaseRegions()
             completeWhenDue()
@@ -66,7 +67,8 @@ struct DestinationShard<Transport: PageTransport & ~Copyable>: ~Copyable {
     private mutating func waitPolicy() -> WaitPolicy {
         if core.memory.hasParked { return WaitPolicy(timeoutNanoseconds: 50_000) }
         return WaitPolicy(
-            spinNanoseconds: spin.nanoseconds(isAwaited: core.engine.waitingPages > 0), timeoutNanoseconds: Self.sleepNanoseconds)
+            spinNanoseconds: spin.nanoseconds(isAwaited: core.engine.waitingPages > 0, isPushing: core.engine.isPushed),
+            timeoutNanoseconds: Self.sleepNanoseconds)
     }
 
     /// Answers faults by one-sided reads for as long as nothing else is due. A fault costs one read of the userfaultfd, one

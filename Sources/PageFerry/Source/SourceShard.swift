@@ -51,6 +51,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory &
         while core.isLinked {
             let wait = sendWhatIsDue()
             transport.poll(&core, wait: wait)
+            spin.spun(isInVain: transport.didSpinInVain)
             while let token = core.returned.popFirst() { memory.takeBack(token) }
             publishStatistics(force: false)
         }
@@ -150,9 +151,7 @@ struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory &
     ///
     /// - Returns: how long to wait for the next event.
     private mutating func push() -> WaitPolicy {
-        let idle = WaitPolicy(
-            spinNanoseconds: spin.nanoseconds(isAwaited: transport.pendingBytes(.urgent) > 0), timeoutNanoseconds: 100_000_000)
-        guard core.engine.unsentPages > 0 else { return idle }
+        guard core.engine.unsentPages > 0 else { return idle(isPushing: false) }
         let quiet = MonotonicClock.nowNanoseconds() - core.lastRequestNanoseconds
         var mostBytes = quiet < Self.thinNanoseconds ? Self.thinBytes : Int.max
         if isLoading { mostBytes = 0 }
@@ -171,7 +170,13 @@ struct SourceShard<Transport: PageTransport & ~Copyable, Memory: SessionMemory &
                 if case .pages = command { break }
             }
         }
-        return didPush ? .immediate : idle
+        return didPush ? .immediate : idle(isPushing: true)
+    }
+
+    private mutating func idle(isPushing: Bool) -> WaitPolicy {
+        WaitPolicy(
+            spinNanoseconds: spin.nanoseconds(isAwaited: transport.pendingBytes(.urgent) > 0, isPushing: isPushing),
+            timeoutNanoseconds: 100_000_000)
     }
 
     private mutating func submit(_ command: SourceCommand, _ lane: LaneIndex) {
