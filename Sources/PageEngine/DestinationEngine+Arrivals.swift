@@ -15,14 +15,20 @@ extension DestinationEngine {
         let placement: Placement =
             if known == range.count {
                 .discard
-            } else if known == 0 && configuration.receivesInPlace[Int(range.region)] {
+            } else if known == 0 && configuration.receivesInPlace[Int(range.region)] && !isCopied(header) {
                 .direct(range)
             } else {
-                // Some of the pages were given up while these bytes were on their way: they must not be written over.
+                // To be copied, or some of the pages were given up while these bytes were on their way: they must not be written over.
                 .slab
             }
         receptions[lane] = Reception(range: range, placement: placement)
         return placement
+    }
+
+    /// Whether a frame's pages are to be made by the copy that shows them: not those that are to be here unseen.
+    private func isCopied(_ header: FrameHeader) -> Bool {
+        guard header.reason == .push, !configuration.copiesPush.isEmpty, configuration.copiesPush[Int(header.range.region)] else { return false }
+        return planner.firstHeld(in: layout.sessionPages(header.range)) == nil
     }
 
     /// The payload of the frame last placed on `lane` is complete.

@@ -16,6 +16,9 @@ public struct DestinationEngine: ~Copyable {
         /// Whether pages of a region are received straight into its second mapping; without one (anonymous memory)
         /// they go through a slab. One entry a region.
         public var receivesInPlace: [Bool]
+        /// Whether pushed pages of a region that receives in place go through a slab all the same. One entry a region; none for
+        /// nowhere.
+        public var copiesPush: [Bool] = []
         public var laneCount: Int
 
         public init(receivesInPlace: [Bool], laneCount: Int) {
@@ -67,6 +70,7 @@ public struct DestinationEngine: ~Copyable {
 
     public init(layout: RegionLayout, configuration: Configuration) {
         precondition(configuration.receivesInPlace.count == layout.count, "one placement a region")
+        precondition([0, layout.count].contains(configuration.copiesPush.count), "one entry a region, or none")
         self.layout = layout
         self.configuration = configuration
         planner = WindowPlanner(layout: layout, policy: configuration.window)

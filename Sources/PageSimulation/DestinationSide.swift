@@ -41,6 +41,7 @@ struct DestinationSide: ~Copyable {
         layout = scenario.layout
         var configuration = DestinationEngine.Configuration(receivesInPlace: scenario.receivesInPlace, laneCount: scenario.laneCount)
         configuration.window = scenario.window
+        configuration.copiesPush = scenario.copiesPush
         configuration.creditBytes = scenario.creditBytes
         self.configuration = configuration
         engine = DestinationEngine(layout: scenario.layout, configuration: configuration)

@@ -40,6 +40,8 @@ struct Scenario {
 
     let layout: RegionLayout
     let receivesInPlace: [Bool]
+    /// Whether pushed pages of those regions go through a slab all the same.
+    let copiesPush: [Bool]
     /// Pages in a hole, pages of zeros, of a hundred; the rest holds data.
     let holePercent: Int
     let zeroPercent: Int
@@ -175,6 +177,7 @@ struct Scenario {
             ? Self.partitions(before: lastNanoseconds, latencyNanoseconds, &random) : []
         lostAnswers = random.chance(percent: 40) ? random.next(below: 4) : 0
         lateAttempts = random.chance(percent: 40) ? random.next(below: 4) : 0
+        copiesPush = regions.map { $0.pageSize == .fourKiB && random.chance(percent: 40) }
     }
 
     private static func partitions(before lastNanoseconds: Int, _ latencyNanoseconds: Int, _ random: inout SeededRandom) -> [Partition] {

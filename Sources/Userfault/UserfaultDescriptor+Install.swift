@@ -3,7 +3,7 @@ import Glibc
 import PageCore
 
 // Installing pages. Each call completes its range as far as it can: a page that was mapped before (EEXIST) is stepped
-// over, and the kernel's partial successes (EAGAIN with bytes done) are continued. The kernel takes a range only within one of the
+// over unless the caller wants to know, and the kernel's partial successes (EAGAIN with bytes done) are continued. The kernel takes a range only within one of the
 // process's mappings, and an mprotect or madvise of a part makes several of one (ENOENT, as for what is not mapped at all): such a
 // range is halved until it fits, and a single page that does not is stepped over. So the loop makes at most one turn a page, and a
 // few at each boundary. No allocation.
@@ -20,11 +20,16 @@ extension UserfaultDescriptor {
     }
 
     /// Copies `lengthBytes` from `source`, in this process, to fresh pages at `address` and wakes the threads that wait
-    /// for them (`UFFDIO_COPY`). For anonymous memory.
+    /// for them (`UFFDIO_COPY`). For anonymous and shared memory.
     ///
     /// `source` must stay mapped during the call; the kernel answers EFAULT (`failed`) where it is not.
-    public func copy(source: UInt, address: UInt, lengthBytes: Int, pageSize: PageSize) -> InstallOutcome {
-        install(address: address, lengthBytes: lengthBytes, pageSize: pageSize) { offset, rest in
+    ///
+    /// - Parameter stopsAtPresent: whether a page that is there already is an obstacle, `failed(EEXIST)`, and not stepped over. Shared
+    ///   memory may hold one that was never mapped: its bytes are not those of `source`.
+    public func copy(
+        source: UInt, address: UInt, lengthBytes: Int, pageSize: PageSize, stopsAtPresent: Bool = false
+    ) -> InstallOutcome {
+        install(address: address, lengthBytes: lengthBytes, pageSize: pageSize, stopsAtPresent: stopsAtPresent) { offset, rest in
             pageferry_userfault_copy(
                 rawValue, UInt64(address) + UInt64(offset), UInt64(source) + UInt64(offset), UInt64(rest))
         }
@@ -62,6 +67,7 @@ extension UserfaultDescriptor {
     @inline(__always)
     private func install(
         address: UInt, lengthBytes: Int, pageSize: PageSize, absenceMeansUnregistered: Bool = true,
+        stopsAtPresent: Bool = false,
         step: (_ offset: Int, _ rest: Int) -> pageferry_userfault_install
     ) -> InstallOutcome {
         precondition(lengthBytes > 0 && lengthBytes & (pageSize.bytes - 1) == 0, "installs are whole pages")
@@ -86,7 +92,7 @@ extension UserfaultDescriptor {
             case EAGAIN where answer.done > 0:
                 // Stopped in the middle; the reason comes with the next attempt.
                 done += Int(answer.done)
-            case EEXIST:
+            case EEXIST where !stopsAtPresent:
                 done += pageSize.bytes
                 presentBytes += pageSize.bytes
             case EAGAIN: obstacle = .retryAfterEvents

@@ -117,6 +117,7 @@ struct PagingArguments: ParsableArguments {
         configuration.recordsTrace = recordTrace != nil
         configuration.replay = try replayed(for: layout)
         configuration.push = push
+        configuration.copiesPush = !prefault
         configuration.polling = polling.polling
         configuration.pauseNanoseconds = pause.nanoseconds(orElse: .max)
         return configuration

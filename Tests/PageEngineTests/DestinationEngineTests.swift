@@ -176,6 +176,42 @@ import Testing
         #expect(destination.model.faults == [])
     }
 
+    /// Demanded pages and windows are received in place all the same; so is a push over pages that are to be here unseen.
+    @Test func onlyPushedPagesAreCopied() throws {
+        let layout = try RegionLayout([
+            RegionDescription(name: "copied", lengthBytes: 64 << 12, pageSize: .fourKiB),
+            RegionDescription(name: "huge", lengthBytes: 2 << 21, pageSize: .twoMiB),
+        ])
+        var configuration = DestinationEngine.Configuration(receivesInPlace: [true, true], laneCount: 1)
+        configuration.copiesPush = [true, false]
+        configuration.window = .adaptive(mostBytes: 64 << 10)
+        var engine = DestinationEngine(layout: layout, configuration: configuration)
+        var model = DestinationModel(layout)
+        func place(_ range: PageRange, _ reason: PageReason) throws -> Placement {
+            let header = FrameHeader(.pages, reason: reason, range: range, payloadBytes: layout.byteCount(range))
+            defer { engine.laneLost(lane: 0, &model) }
+            return try engine.place(header, lane: 0)
+        }
+        let pages = PageRange(region: 0, first: 8, count: 4)
+        let huge = PageRange(region: 1, first: 0, count: 1)
+        #expect(try place(pages, .demand) == .direct(pages))
+        #expect(try place(pages, .window) == .direct(pages))
+        #expect(try place(pages, .push) == .slab)
+        #expect(try place(huge, .push) == .direct(huge))
+        // Two faults in a row make a window, whose last page is held.
+        for page in [8, 9] {
+            model.isWaiting[page] = true
+            engine.fault(0, page, &model)
+        }
+        var inPlace: [PageIndex] = []
+        for page in 10..<64 {
+            if try place(PageRange(region: 0, first: page, count: 1), .push) != .slab { inPlace.append(page) }
+        }
+        #expect(!inPlace.isEmpty && inPlace.count < 8)
+        let around = PageRange(region: 0, first: try #require(inPlace.first) - 1, count: 2)
+        #expect(try place(around, .push) == .direct(around))
+    }
+
     /// Credit is granted at once, returned as pushed bytes arrive, and never lost to a full queue or a dropped frame.
     @Test func creditComesBackForEveryPushedByte() throws {
         let layout = try RegionLayout([RegionDescription(name: "ram", lengthBytes: 64 << 12, pageSize: .fourKiB)])

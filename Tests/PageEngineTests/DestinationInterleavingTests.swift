@@ -23,13 +23,17 @@ import Testing
         try RegionLayout([RegionDescription(name: "ram", lengthBytes: pages << 12, pageSize: .fourKiB)])
     }
 
+    /// Where page bytes are received.
+    enum Way: CaseIterable { case inPlace, slab, pushCopied }
+
     /// Runs all orders, and at the end of each checks that everybody was answered and the end was told once.
     ///
     /// - Returns: how many orders there are.
-    func explore(_ scripts: [[Step]], pages: Int, receivesInPlace: Bool = true, isComplete: Bool = true, lanes: Int = 3) throws -> Int {
+    func explore(_ scripts: [[Step]], pages: Int, way: Way = .inPlace, isComplete: Bool = true, lanes: Int = 3) throws -> Int {
         let layout = try Self.layout(pages: pages)
         return try forEveryInterleaving(of: scripts) { order in
-            var destination = CheckedDestination(layout, receivesInPlace: [receivesInPlace], laneCount: lanes)
+            var destination = CheckedDestination(
+                layout, receivesInPlace: [way != .slab], copiesPush: [way == .pushCopied], laneCount: lanes)
             for step in order { try perform(step, &destination) }
             destination.retry()
             destination.retry()
@@ -67,7 +71,7 @@ import Testing
         }
     }
 
-    @Test(arguments: [true, false]) func demandPushAndZeroInEveryOrder(receivesInPlace: Bool) throws {
+    @Test(arguments: Way.allCases) func demandPushAndZeroInEveryOrder(way: Way) throws {
         let count = try explore(
             [
                 [.place(Self.range(0), .demand, lane: 0), .arrived(lane: 0)],
@@ -75,11 +79,11 @@ import Testing
                 [.zero(Self.range(3))],
                 [.fault(0), .fault(0), .fault(2)],
                 [.fault(3)],
-            ], pages: 4, receivesInPlace: receivesInPlace)
+            ], pages: 4, way: way)
         #expect(count == 15_120)
     }
 
-    @Test(arguments: [true, false]) func pagesGivenUpOnTheirWayInEveryOrder(receivesInPlace: Bool) throws {
+    @Test(arguments: Way.allCases) func pagesGivenUpOnTheirWayInEveryOrder(way: Way) throws {
         let count = try explore(
             [
                 [.place(Self.range(0, 3), .push, lane: 1), .arrived(lane: 1)],
@@ -87,13 +91,13 @@ import Testing
                 [.removed(Self.range(1, 1)), .fault(1)],
                 [.fault(1), .fault(2)],
                 [.removed(Self.range(3))],
-            ], pages: 4, receivesInPlace: receivesInPlace)
+            ], pages: 4, way: way)
         #expect(count == 22_680)
     }
 
     /// The whole extent is given up in two steps, while threads wait for it: the end may not be told while a lane
     /// still writes there.
-    @Test(arguments: [true, false]) func theLastExtentGivenUpInEveryOrder(receivesInPlace: Bool) throws {
+    @Test(arguments: Way.allCases) func theLastExtentGivenUpInEveryOrder(way: Way) throws {
         let count = try explore(
             [
                 [.place(Self.range(0, 2), .push, lane: 1), .arrived(lane: 1)],
@@ -101,11 +105,11 @@ import Testing
                 [.removed(Self.range(0)), .fault(0), .removed(Self.range(1))],
                 [.retry, .retry],
                 [.fault(1)],
-            ], pages: 3, receivesInPlace: receivesInPlace)
+            ], pages: 3, way: way)
         #expect(count == 15_120)
     }
 
-    @Test(arguments: [true, false]) func twoRemovalsAcrossExtentsAndZerosInEveryOrder(receivesInPlace: Bool) throws {
+    @Test(arguments: Way.allCases) func twoRemovalsAcrossExtentsAndZerosInEveryOrder(way: Way) throws {
         let count = try explore(
             [
                 [.place(Self.range(0, 2), .window, lane: 0), .arrived(lane: 0)],
@@ -113,12 +117,12 @@ import Testing
                 [.removed(Self.range(1, 2)), .removed(Self.range(0, 2))],
                 [.fault(2), .fault(1)],
                 [.retry],
-            ], pages: 4, receivesInPlace: receivesInPlace)
+            ], pages: 4, way: way)
         #expect(count == 22_680)
     }
 
     /// A lane breaks at any moment; what it was receiving never shows, what others brought does.
-    @Test(arguments: [true, false]) func aLaneLostInEveryOrder(receivesInPlace: Bool) throws {
+    @Test(arguments: Way.allCases) func aLaneLostInEveryOrder(way: Way) throws {
         let count = try explore(
             [
                 [.place(Self.range(0, 2), .push, lane: 1), .lost(lane: 1)],
@@ -126,19 +130,19 @@ import Testing
                 [.removed(Self.range(1)), .fault(1)],
                 [.fault(0), .fault(2)],
                 [.retry],
-            ], pages: 4, receivesInPlace: receivesInPlace, isComplete: false)
+            ], pages: 4, way: way, isComplete: false)
         #expect(count == 22_680)
     }
 
     /// A lane breaks over an extent that the guest gives up: nothing is missing then.
-    @Test(arguments: [true, false]) func aLaneLostOverPagesGivenUpInEveryOrder(receivesInPlace: Bool) throws {
+    @Test(arguments: Way.allCases) func aLaneLostOverPagesGivenUpInEveryOrder(way: Way) throws {
         let count = try explore(
             [
                 [.place(Self.range(0, 2), .push, lane: 1), .lost(lane: 1)],
                 [.zero(Self.range(2))],
                 [.removed(Self.range(0)), .fault(0), .removed(Self.range(1)), .fault(1)],
                 [.fault(2), .retry],
-            ], pages: 3, receivesInPlace: receivesInPlace)
+            ], pages: 3, way: way)
         #expect(count == 3_780)
     }
 }

@@ -171,8 +171,9 @@ struct CheckedDestination: ~Copyable {
     private var placements: [Placement?]
     private var headers: [FrameHeader?]
 
-    init(_ layout: RegionLayout, receivesInPlace: [Bool], laneCount: Int, windowBytes: Int = 8 << 10) {
+    init(_ layout: RegionLayout, receivesInPlace: [Bool], copiesPush: [Bool] = [], laneCount: Int, windowBytes: Int = 8 << 10) {
         var configuration = DestinationEngine.Configuration(receivesInPlace: receivesInPlace, laneCount: laneCount)
+        configuration.copiesPush = copiesPush
         configuration.window = WindowPolicy(windowBytes: windowBytes)
         engine = DestinationEngine(layout: layout, configuration: configuration)
         model = DestinationModel(layout)

@@ -8,14 +8,14 @@ import Testing
 /// Whole sessions over every transport there is, faults from the kernel, every byte compared.
 @Suite(.leavesNothing, .serialized, .enabled(if: sessionsArePossible)) struct PagingTests {
     /// Pages arrive while threads read them in random orders.
-    private func move(_ kind: GuestKind, _ link: Link, pages: Int, bulkLanes: Int = 2, prefault: Bool = false) throws {
+    private func move(_ kind: GuestKind, _ link: Link, pages: Int, bulkLanes: Int = 2, prefault: Bool = false, copiesPush: Bool = false) throws {
         let image = try makeImage(pages: pages, pageSize: kind.pageSize)
         let source = try LocalSource(image, name: "\(kind).\(bulkLanes)", link: link)
         defer { source.stop() }
         let guest = try Guest(kind, pages: pages)
         let readers: Readers
         do {
-            let destination = try LocalDestination(guest, from: source.address, bulkLanes: bulkLanes, prefault: prefault, link: link)
+            let destination = try LocalDestination(guest, from: source.address, bulkLanes: bulkLanes, prefault: prefault, link: link) { $0.copiesPush = copiesPush }
             readers = guest.startReaders(count: 3, seed: UInt64(pages))
             #expect(try destination.end() == nil)
             guest.release()
@@ -40,6 +40,26 @@ import Testing
 
     @Test(arguments: Link.all) func sharedMemoryAllocatedAhead(_ link: Link) throws {
         try move(.shared, link, pages: 4096, prefault: true)
+    }
+
+    /// Nobody has allocated the memory: the kernel does when it copies. Over RDMA, and of huge pages, nothing changes.
+    @Test(arguments: Link.all) func sharedMemoryCopied(_ link: Link) throws {
+        try move(.shared, link, pages: 4096, copiesPush: true)
+    }
+
+    /// What the file holds already, half an extent that came over a lost link for instance, is not the guest's: no page of it may be seen.
+    @Test(arguments: Link.all) func sharedMemoryCopiedOverWhatIsThere(_ link: Link) throws {
+        let pages = 4096
+        let source = try LocalSource(try makeImage(pages: pages), name: "copied", link: link)
+        defer { source.stop() }
+        let guest = try Guest(.shared, pages: pages)
+        try guest.scribble((0..<pages).filter { ($0 % 5 == 0 || (1000..<1200).contains($0)) && !Content.isZero($0) })
+        let destination = try LocalDestination(guest, from: source.address, link: link) { $0.copiesPush = true }
+        let readers = guest.startReaders(count: 2, seed: 5)
+        #expect(try destination.end() == nil)
+        guest.release()
+        #expect(readers.join() == 0)
+        for page in 0..<pages where !guest.words.isRight(page) { Issue.record("page \(page) differs") }
     }
 
     @Test(arguments: Link.all) func anonymousMemory(_ link: Link) throws { try move(.anonymous, link, pages: 4096) }
@@ -90,14 +110,17 @@ import Testing
     }
 
     /// Pages given up before and during the paging read as zero from then on, unless they are written again.
-    @Test(arguments: Link.all.flatMap { link in [GuestKind.shared, .anonymous, .anonymousPieces].map { ($0, link) } }, [1, 7, 42])
-    func removal(_ way: (kind: GuestKind, link: Link), _ seed: UInt64) throws {
-        let (kind, link) = way
+    @Test(
+        arguments: Link.all.flatMap { link in
+            [(GuestKind.shared, false), (.shared, true), (.anonymous, false), (.anonymousPieces, false)].map { ($0.0, $0.1, link) }
+        }, [1, 7, 42])
+    func removal(_ way: (kind: GuestKind, copiesPush: Bool, link: Link), _ seed: UInt64) throws {
+        let (kind, copiesPush, link) = way
         let pages = 4096
         let source = try LocalSource(try makeImage(pages: pages), name: "removal", startsAtOnce: false, link: link)
         defer { source.stop() }
         let guest = try Guest(kind, pages: pages)
-        let destination = try LocalDestination(guest, from: source.address, link: link)
+        let destination = try LocalDestination(guest, from: source.address, link: link) { $0.copiesPush = copiesPush }
         var expected = [Expectation](repeating: .content, count: pages)
         var random = SeededRandom(seed: seed)
         // Nothing is here yet: all these pages are given up before they come.

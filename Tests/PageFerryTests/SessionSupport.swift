@@ -233,6 +233,13 @@ final class Guest: @unchecked Sendable {
         try file?.punchHole(range.lowerBound * words.pageBytes..<range.upperBound * words.pageBytes)
     }
 
+    /// Leaves bytes in pages of the memory's file, which no mapping of the guest's shows yet.
+    func scribble(_ numbers: [Int]) throws {
+        guard file != nil else { return }
+        let mapping = try MappedMemory(of: file!, lengthBytes: pages * words.pageBytes, access: .readWrite)
+        for page in numbers { memset(mapping.pointer + page * words.pageBytes, 0xA5, words.pageBytes) }
+    }
+
     private func removePiece(_ range: Range<Int>) -> Bool {
         while madvise(
             words.address(range.lowerBound), range.count * words.pageBytes, file == nil ? MADV_DONTNEED : MADV_REMOVE) != 0

@@ -39,6 +39,30 @@ struct SharedMemoryTests {
         #expect(mappings.complete(0, count: 2) == .partially(doneBytes: 4096, obstacle: .failed(code: EFAULT)))
     }
 
+    @Test("A copy makes absent pages, and stops at one that the file holds already, if it is to")
+    func copy() throws {
+        let mappings = try TwoMappings(pages: 8)
+        defer { mappings.release() }
+        let source = try MappedMemory(anonymousBytes: 8 << 12)
+        memset(source.pointer, 0x5a, 8 << 12)
+        mappings.fill(4, 0x11)
+        func copy(_ page: Int, count: Int, stopsAtPresent: Bool) -> InstallOutcome {
+            mappings.fault.copy(
+                source: source.address, address: mappings.address(page), lengthBytes: count << 12, pageSize: .fourKiB,
+                stopsAtPresent: stopsAtPresent)
+        }
+        let thread = FaultingThread(at: mappings.address(2))
+        #expect(try nextEvent(mappings.fault) == .pageFault(address: mappings.address(2), access: []))
+        #expect(copy(0, count: 8, stopsAtPresent: true) == .partially(doneBytes: 4 << 12, obstacle: .failed(code: EEXIST)))
+        #expect(thread.join() == 0x5a)
+        #expect(copy(4, count: 2, stopsAtPresent: true) == .failed(code: EEXIST))
+        // Stepped over, it keeps its bytes, and the others come.
+        #expect(copy(4, count: 4, stopsAtPresent: false) == .installed)
+        mappings.b.withBytes(0..<(8 << 12)) { bytes in
+            for page in 0..<8 { #expect(bytes.unsafeLoad(fromByteOffset: page << 12, as: UInt8.self) == (page == 4 ? 0x11 : 0x5a)) }
+        }
+    }
+
     @Test("A range with pages already mapped is completed around them")
     func existingPages() throws {
         let mappings = try TwoMappings(pages: 16)

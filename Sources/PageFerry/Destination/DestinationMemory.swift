@@ -269,14 +269,32 @@ struct DestinationMemory: ~Copyable, DestinationSink {
     }
 
     mutating func installFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {
-        if regions.isMapped(range.region) {
-            // By way of mapping B, so that they are on record before the guest can write to them: a copy shows them first.
-            if let text = regions.fill(range, from: slabAddress(lane, byteOffset)) { return fail(.memory(text)) }
-            record(range)
-            return install(range)
+        let isMapped = regions.isMapped(range.region)
+        // By way of mapping B where a record is kept, which the pages are on before the guest can write to them: a copy shows them first.
+        if isMapped, residents != nil { return fillFromSlab(range, lane: lane, byteOffset: byteOffset) }
+        let outcome = regions.copy(range, from: slabAddress(lane, byteOffset))
+        if isMapped, let present = pagesBeforePresent(outcome, range.region) {
+            // The file holds something there that was never visible, half of what a lost link brought for instance.
+            ledger.end(sessionPages: layout.sessionPages(PageRange(region: range.region, first: range.first, count: present)))
+            let rest = PageRange(region: range.region, first: range.first + present, count: range.count - present)
+            return fillFromSlab(rest, lane: lane, byteOffset: byteOffset + layout.byteCount(range.region, pages: present))
         }
-        finish(
-            regions.copy(range, from: slabAddress(lane, byteOffset)), .fromSlab(range, lane: lane, byteOffset: byteOffset), range)
+        finish(outcome, .fromSlab(range, lane: lane, byteOffset: byteOffset), range)
+    }
+
+    private mutating func fillFromSlab(_ range: PageRange, lane: Int, byteOffset: Int) {
+        if let text = regions.fill(range, from: slabAddress(lane, byteOffset)) { return fail(.memory(text)) }
+        record(range)
+        install(range)
+    }
+
+    /// How many pages a copy put in before it met one that the file holds already; nil when it met none.
+    private func pagesBeforePresent(_ outcome: InstallOutcome, _ region: RegionIndex) -> Int? {
+        switch outcome {
+        case .failed(code: EEXIST): 0
+        case .partially(let doneBytes, .failed(code: EEXIST)): doneBytes >> layout.pageShift(region)
+        default: nil
+        }
     }
 
     mutating func resolve(_ region: RegionIndex, _ page: PageIndex) {

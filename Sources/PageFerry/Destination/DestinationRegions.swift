@@ -122,6 +122,9 @@ public struct DestinationRegions: Sendable {
 
     var receivesInPlace: [Bool] { regions.map { $0.file != nil } }
 
+    /// Where the kernel can make a page and fill it in one step, for less than making it takes that is then received into.
+    var copiesUnprepared: [Bool] { regions.map { $0.file != nil && $0.pageSize == .fourKiB } }
+
     // MARK: Events
 
     var userfaultCount: Int { regions.count }
@@ -279,11 +282,13 @@ public struct DestinationRegions: Sendable {
 
     func isMapped(_ region: RegionIndex) -> Bool { regions[Int(region)].file != nil }
 
-    /// Copies a range in from this process's memory.
+    /// Copies a range in from this process's memory. A page that the file of shared memory holds already is `failed(EEXIST)`.
     func copy(_ range: PageRange, from source: UInt) -> InstallOutcome {
         let region = regions[Int(range.region)]
         return region.pieces.install(bytes(range, region)) { address, offset, lengthBytes in
-            region.userfault!.copy(source: source + UInt(offset), address: address, lengthBytes: lengthBytes, pageSize: region.pageSize)
+            region.userfault!.copy(
+                source: source + UInt(offset), address: address, lengthBytes: lengthBytes, pageSize: region.pageSize,
+                stopsAtPresent: region.file != nil)
         }
     }
 
