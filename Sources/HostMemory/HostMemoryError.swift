@@ -23,6 +23,7 @@ public enum HostMemoryError: Error, Sendable, Hashable {
         case fileSystem = "fstatfs(2) on a memory file"
         case seek = "lseek(2) on a memory file"
         case read = "pread(2) on a memory file"
+        case allocate = "allocating a memory file"
         case punchHole = "punching a hole in a memory file"
         case resize = "ftruncate(2) on a memory file"
         case advise = "madvise(2)"

@@ -28,6 +28,15 @@ extension MemoryFile {
         return nil
     }
 
+    /// Allocates the pages of `bytes` that are holes (`fallocate`), on kinds of memory that know it; what is there stays.
+    ///
+    /// - Throws: when there is not enough memory.
+    public borrowing func allocate(_ bytes: Range<Int>) throws(HostMemoryError) {
+        guard !bytes.isEmpty else { return }
+        let answer = pageferry_fallocate(rawValue, 0, Int64(bytes.lowerBound), Int64(bytes.count))
+        guard answer == 0 || answer == -EOPNOTSUPP else { throw .systemCall(call: .allocate, code: -answer) }
+    }
+
     /// Gives the pages of `bytes` back: they read as zero from now on, through every mapping, and are freed.
     public borrowing func punchHole(_ bytes: Range<Int>) throws(HostMemoryError) {
         guard !bytes.isEmpty else { return }

@@ -27,7 +27,9 @@ extension DestinationEngine {
 
     /// Whether a frame's pages are to be made by the copy that shows them: not those that are to be here unseen.
     private func isCopied(_ header: FrameHeader) -> Bool {
-        guard header.reason == .push, !configuration.copiesPush.isEmpty, configuration.copiesPush[Int(header.range.region)] else { return false }
+        guard header.reason == .push, !configuration.copiesPush.isEmpty, configuration.copiesPush[Int(header.range.region)] else {
+            return false
+        }
         return planner.firstHeld(in: layout.sessionPages(header.range)) == nil
     }
 

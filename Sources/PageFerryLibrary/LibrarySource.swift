@@ -45,6 +45,7 @@ final class LibrarySource: LibrarySession {
             image = try SourceImage(regions)
             try image.findHoles()
         } catch { throw LibraryError(error) }
+        configuration.toldImage = { [image] in image }
         let patience = unsafe options.give_up_after_seconds
         self.configuration = {
             var configuration = SourceSession.Configuration()

@@ -5,6 +5,8 @@ public struct ProtocolFeatures: OptionSet, Sendable, Hashable {
 
     /// Machine state is carried ahead of the pages, and the switch is committed (`guestStopped` … `resumed`).
     public static let machineState = ProtocolFeatures(rawValue: 1 << 0)
+    /// The source tells in the handshake which pages hold something, by `residentPages` frames behind its regions.
+    public static let contentMap = ProtocolFeatures(rawValue: 1 << 1)
 }
 
 /// Which side of a session a peer is.

@@ -1,6 +1,7 @@
 import PageCore
 
-/// Which pages a destination has, told to a source it has found again: the payloads of `residentPages` frames, in order.
+/// Which pages a peer has, told by a destination to the source it has found again, and by a source to a destination that has memory
+/// to make ready: the payloads of `residentPages` frames, in order.
 ///
 /// A payload is the first session page it speaks of (64 bits), how many (32 bits), a form (8 bits), and the pages: as runs
 /// (form 0), alternately not resident and resident, each length as a LEB128 number; or as a bitmap (form 1), the lowest bit
@@ -8,6 +9,9 @@ import PageCore
 public enum ResidentPages {
     /// Pages of one payload, the last one excepted: their bitmap fits in a control frame.
     public static let pagesPerFrame = 1 << 18
+    /// The most pages of which a source tells in the handshake, 1 TiB of small ones: before a destination has compared the regions it
+    /// keeps no more than a bit each of them.
+    public static let mostToldPages = 1 << 28
     private static let headBytes = 13
     private static let runsForm: UInt8 = 0
     private static let bitmapForm: UInt8 = 1

@@ -37,7 +37,7 @@ struct CacheCommand: ParsableCommand {
         let connector = try paging.connector(features: [])
         let layout = connector.layout
         let cached = try attempt { () throws(SessionError) in try CachedImage(of: layout) }
-        if paging.prefault, !paging.noPush { try paging.prefault(cached.regions) }
+        if !paging.noPush { try paging.prefault(cached.regions, from: connector) }
         let opened: OpenedDestination
         do throws(SessionError) { opened = try connector.accept(cached.regions) } catch { throw CommandFailure(error) }
         let control = try DaemonControl(path: paging.pause.control) { address throws(CommandFailure) in

@@ -35,7 +35,7 @@ struct HandoffDestination {
         }
         let list = try memory.destinationRegions()
         let regions = try attempt { () throws(SessionError) in try DestinationRegions(list) }
-        if command.paging.prefault { try command.paging.prefault(regions) }
+        try command.paging.prefault(regions, from: connector)
         let opened: OpenedDestination
         do throws(SessionError) {
             opened = try connector.accept(regions)

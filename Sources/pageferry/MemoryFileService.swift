@@ -18,6 +18,7 @@ struct MemoryFileService {
         let listener = try command.openListener()
         service.ready("serving \(paths.joined(separator: ", ")) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
         var configuration = try command.serverConfiguration(features: [], mostSessions: SourceState.mostSessions)
+        configuration.toldImage = { image }
         if let state { configuration = try configuration.keepingSessions(in: state) }
         let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in
             try command.security.check(address, command.transport)

@@ -39,7 +39,9 @@ struct PagingArguments: ParsableArguments {
     @Option(help: ArgumentHelp("Pull the pages of this recorded trace first.", valueName: "file"))
     var replayTrace: String?
 
-    @Flag(inversion: .prefixedNo, help: "Allocate the guest's memory before the switch, so that no page waits for it.")
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Allocate memory for what the source holds before the switch, so that no page waits for it; or as pages come.")
     var prefault = true
 
     @OptionGroup var polling: PollArguments
@@ -103,9 +105,12 @@ struct PagingArguments: ParsableArguments {
     }
 
     /// Allocates guest memory for as long as a source waits patiently; the guest still runs there.
-    func prefault(_ regions: DestinationRegions) throws(CommandFailure) {
-        try attempt { () throws(SessionError) in
-            try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 60_000_000_000)
+    func prefault(_ regions: DestinationRegions, from connector: borrowing DestinationConnector) throws(CommandFailure) {
+        guard prefault else { return }
+        do throws(SessionError) {
+            try connector.prefault(regions, deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 60_000_000_000)
+        } catch {
+            throw CommandFailure(error)
         }
     }
 

@@ -85,7 +85,7 @@ struct QemuDestinationMigration {
             SwitchStep.handedOver.reached()
             regions = try receiveRegions(connection, commandLine, qemu)
             try attempt { () throws(QemuError) in try qemu.connect(timeoutNanoseconds: Self.startTimeoutNanoseconds) }
-            if command.paging.prefault { try command.paging.prefault(regions) }
+            try command.paging.prefault(regions, from: connector)
             try command.paging.confinement.begin()
         } catch {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))

@@ -67,7 +67,7 @@ struct QemuHandoffMigration {
         let names: [String]
         let regions: DestinationRegions
         do throws(CommandFailure) {
-            (regions, names) = try prepare(qemu, memory)
+            (regions, names) = try prepare(qemu, memory, connector)
         } catch {
             connector.refuse(.peerFailed(Failure(.virtualMachine, error.text)))
             qemu.kill()
@@ -88,7 +88,7 @@ struct QemuHandoffMigration {
 
     /// Answers the hand-off, and finds out which backend's each region is.
     private func prepare(
-        _ qemu: QemuDestination, _ memory: borrowing AwaitedMemory
+        _ qemu: QemuDestination, _ memory: borrowing AwaitedMemory, _ connector: borrowing DestinationConnector
     ) throws(CommandFailure) -> (regions: DestinationRegions, names: [String]) {
         SwitchStep.handedOver.reached()
         // Its monitor speaks once its memory is there.
@@ -100,7 +100,7 @@ struct QemuHandoffMigration {
             return try qemu.backendNames(of: mappings)
         }
         let regions = try DestinationRegion.list(from: memory.regions, named: names)
-        if command.paging.prefault { try command.paging.prefault(regions) }
+        try command.paging.prefault(regions, from: connector)
         try command.paging.confinement.begin()
         return (regions, names)
     }

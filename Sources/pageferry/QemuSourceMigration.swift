@@ -47,6 +47,8 @@ struct QemuSourceMigration {
             "serving the machine at \(qmpPath) (\(image.layout.totalBytes >> 20) MiB) on \(listener.description)")
         var configuration = try command.serverConfiguration(features: .machineState, mostSessions: 1)
         configuration.expected = left.map { [$0.ticket] } ?? []
+        // Without them everything is made ready, which is right too.
+        configuration.toldImage = { (try? image.findHoles()).map { image } }
         let server = SourceServer(listener: listener, layout: image.layout, configuration: configuration)
         defer { server.stop() }
         let control = try DaemonControl(path: command.pause.control) { address throws(CommandFailure) in

@@ -18,6 +18,15 @@ import Testing
         #expect(throws: DemonstrationError.self) { try MachineProcessorTime.seconds(samples, fromNanoseconds: 20, toNanoseconds: 41) }
     }
 
+    /// Whoever has ended before the next sample was due is known all the same.
+    @Test func whatEndedIsCounted() throws {
+        let time = MachineProcessorTime(vcpus: 0) { getpid() }
+        time.ended(usedNanoseconds: 1 << 62)
+        let now = MonotonicClock.nowNanoseconds()
+        #expect(throws: DemonstrationError.self) { try time.seconds(fromNanoseconds: 0, toNanoseconds: now) }
+        #expect(throws: DemonstrationError.self) { try time.seconds(fromNanoseconds: now, toNanoseconds: now + 1) }
+    }
+
     @Test func vcpusByName() {
         #expect(MachineThreads.isVCPU("CPU 0/TCG\n") && MachineThreads.isVCPU("CPU 11/KVM"))
         #expect(!MachineThreads.isVCPU("qemu-system-x86") && !MachineThreads.isVCPU("CPU") && !MachineThreads.isVCPU("migration"))

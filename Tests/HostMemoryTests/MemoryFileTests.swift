@@ -83,6 +83,21 @@ struct MemoryFileTests {
         #expect(memory.isZero(firstPage: 0, count: memory.pageCount) == true)
     }
 
+    @Test("Allocating fills the holes of a range and leaves what is there")
+    func allocate() throws {
+        let file = try MemoryFile.create(name: "test", lengthBytes: 8 << 12)
+        let mapping = try MappedMemory(of: file, lengthBytes: 8 << 12, access: .readWrite)
+        memset(mapping.pointer + 3 << 12, 0x77, 4096)
+        try file.allocate(2 << 12..<5 << 12)
+        // Pages that nobody has touched are no data yet for SEEK_DATA, but the file holds them.
+        var status = stat()
+        #expect(fstat(file.rawValue, &status) == 0 && status.st_blocks * 512 == 3 << 12)
+        mapping.withBytes(0..<8 << 12) { bytes in
+            for page in 0..<8 { #expect(bytes.unsafeLoad(fromByteOffset: page << 12, as: UInt8.self) == (page == 3 ? 0x77 : 0)) }
+        }
+        try file.allocate(0..<0)
+    }
+
     @Test("Huge pages: page size known, mapped, populated, punched")
     func hugePages() throws {
         guard let reserve = HugePageReserve(count: 4) else { return }

@@ -60,7 +60,7 @@ private struct FakeChannel: SetupChannel {
     @Test func wholeHandshakeOfADestination() throws {
         var channel = FakeChannel()
         let offered = try layout([1 << 20, 8 << 20])
-        channel.say(.hello, hello(role: .source, features: ProtocolFeatures(rawValue: 0xFFFF)))
+        channel.say(.hello, hello(role: .source, features: ProtocolFeatures(rawValue: 0xFFFD)))
         channel.say(.regionTable, RegionTable.encode(offered))
         let offer = try open(&channel)
         #expect(offer.laneCount == 2)
@@ -157,6 +157,51 @@ private struct FakeChannel: SetupChannel {
         #expect(counts.contains("1 memory regions ('r0')") && counts.contains("2 ('r0', 'r1')") && counts.contains("same memory backends"))
         let pages = try #require(text(one, try layout([64 << 20], pageSize: .twoMiB)))
         #expect(pages.contains("4 KiB pages") && pages.contains("2048 KiB pages") && pages.contains("same kind of memory backend"))
+    }
+
+    // MARK: What the source holds
+
+    /// A destination's channel on which a source says which pages of 4 hold something.
+    private func telling(_ payloads: [[UInt8]], _ layout: RegionLayout) -> FakeChannel {
+        var channel = FakeChannel()
+        channel.say(.hello, hello(role: .source, features: .contentMap))
+        channel.say(.regionTable, RegionTable.encode(layout))
+        for payload in payloads { channel.say(.residentPages, payload) }
+        return channel
+    }
+
+    @Test func whatTheSourceHoldsIsTold() throws {
+        let layout = try layout([1 << 20, 8 << 20])
+        var pages = PageBitmap(pageCount: layout.totalPages)
+        pages.insert(3..<200)
+        pages.insert(255..<257)
+        var source = FakeChannel()
+        source.say(.accept)
+        let offer = SessionOffer(session: session, laneCount: 2, features: .contentMap, layout: layout, content: ResidentMap(pages))
+        try SourceHandshake.offer(&source, offer, timeoutNanoseconds: 1)
+        #expect(source.outgoing.map(\.header.kind) == [.hello, .regionTable, .residentPages])
+        var destination = FakeChannel()
+        destination.incoming = source.outgoing.map { ($0.header, $0.payload) }
+        let told = try open(&destination)
+        #expect(told.features == [], "it concerns nobody behind the handshake")
+        let content = try #require(told.content)
+        #expect((0..<layout.totalPages).filter { content.pages.contains($0) } == Array(3..<200) + [255, 256])
+        // The destination has asked for it.
+        #expect(try Hello(decoding: destination.outgoing[0].payload).features == [.machineState, .contentMap])
+    }
+
+    @Test func whoLiesAboutWhatItHoldsIsRefused() throws {
+        let layout = try layout([1 << 20])
+        let told = ResidentPages.encode(PageBitmap(pageCount: layout.totalPages))
+        var early = telling([], layout)
+        early.say(.accept)
+        #expect(error { () throws(SessionError) in _ = try open(&early) } == .unexpectedFrame(.accept))
+        var short = telling([Array(told[0].dropLast())], layout)
+        #expect(error { () throws(SessionError) in _ = try open(&short) } == .damagedFrame(.malformedPayload(kind: .residentPages)))
+        #expect(short.refusal == .protocolViolation)
+        // More pages than are told of: nothing of that size is kept for a source that is not known to fit.
+        var huge = telling(told, try self.layout([(ResidentPages.mostToldPages + 1) << 12]))
+        #expect(error { () throws(SessionError) in _ = try open(&huge) } == .unexpectedFrame(.residentPages))
     }
 
     @Test func lyingRegionTable() throws {

@@ -8,14 +8,18 @@ import Testing
 /// Whole sessions over every transport there is, faults from the kernel, every byte compared.
 @Suite(.leavesNothing, .serialized, .enabled(if: sessionsArePossible)) struct PagingTests {
     /// Pages arrive while threads read them in random orders.
-    private func move(_ kind: GuestKind, _ link: Link, pages: Int, bulkLanes: Int = 2, prefault: Bool = false, copiesPush: Bool = false) throws {
+    private func move(_ kind: GuestKind, _ link: Link, pages: Int, bulkLanes: Int = 2, prefault: Bool = false, copiesPush: Bool = false)
+        throws
+    {
         let image = try makeImage(pages: pages, pageSize: kind.pageSize)
         let source = try LocalSource(image, name: "\(kind).\(bulkLanes)", link: link)
         defer { source.stop() }
         let guest = try Guest(kind, pages: pages)
         let readers: Readers
         do {
-            let destination = try LocalDestination(guest, from: source.address, bulkLanes: bulkLanes, prefault: prefault, link: link) { $0.copiesPush = copiesPush }
+            let destination = try LocalDestination(guest, from: source.address, bulkLanes: bulkLanes, prefault: prefault, link: link) {
+                $0.copiesPush = copiesPush
+            }
             readers = guest.startReaders(count: 3, seed: UInt64(pages))
             #expect(try destination.end() == nil)
             guest.release()
@@ -40,6 +44,31 @@ import Testing
 
     @Test(arguments: Link.all) func sharedMemoryAllocatedAhead(_ link: Link) throws {
         try move(.shared, link, pages: 4096, prefault: true)
+    }
+
+    /// What the source has as holes stays one here; what it fills afterwards, and what it never told, comes all the same.
+    @Test(arguments: Link.all) func onlyWhatTheSourceHoldsIsAllocatedAhead(_ link: Link) throws {
+        let pages = 4096
+        let image = try makeImage(pages: pages)
+        let source = try LocalSource(image, name: "told", link: link) { $0.toldImage = { image } }
+        defer { source.stop() }
+        let guest = try Guest(.shared, pages: pages)
+        let regions = try DestinationRegions([try guest.handOver()])
+        var configuration = DestinationConnector.Configuration()
+        configuration.transport = link.transport
+        configuration.push = link.push
+        let connector = try DestinationConnector(to: source.address, configuration: configuration)
+        try connector.prefault(regions, deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000)
+        #expect(try guest.allocatedPages() == (0..<pages).filter { !Content.isHole($0) })
+        let opened = try connector.accept(regions)
+        let ended = Mailbox<SessionError?>()
+        let session = DestinationSession(opened, regions: regions, machineState: nil, configuration: .init()) { notice in
+            if case .ended(let reason) = notice { ended.post(reason) }
+        }
+        #expect(try #require(ended.next()) == nil)
+        session.join()
+        guest.release()
+        for page in 0..<pages where !guest.words.isRight(page) { Issue.record("page \(page) differs") }
     }
 
     /// Nobody has allocated the memory: the kernel does when it copies. Over RDMA, and of huge pages, nothing changes.

@@ -233,6 +233,12 @@ final class Guest: @unchecked Sendable {
         try file?.punchHole(range.lowerBound * words.pageBytes..<range.upperBound * words.pageBytes)
     }
 
+    /// The pages that the memory's file holds.
+    func allocatedPages() throws -> [PageIndex] {
+        let holes = try HoleMap(of: file!, fileOffset: 0, pageCount: pages, pageSize: kind.pageSize).holes
+        return (0..<pages).filter { page in !holes.contains { $0.contains(page) } }
+    }
+
     /// Leaves bytes in pages of the memory's file, which no mapping of the guest's shows yet.
     func scribble(_ numbers: [Int]) throws {
         guard file != nil else { return }

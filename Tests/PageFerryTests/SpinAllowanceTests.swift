@@ -54,7 +54,8 @@ import Testing
         let pushed = waits.push(comesInTime: true)
         #expect(pushed == 0)
         let answers = [
-            waits.allowance.nanoseconds(isAwaited: true, isPushing: false, now: waits.now), waits.allowance.nanoseconds(isAwaited: false, isPushing: false, now: waits.now),
+            waits.allowance.nanoseconds(isAwaited: true, isPushing: false, now: waits.now),
+            waits.allowance.nanoseconds(isAwaited: false, isPushing: false, now: waits.now),
             waits.allowance.nanoseconds(), waits.allowance.patienceNanoseconds(isAwaited: true),
         ]
         #expect(answers == [0, 0, 0, 0])

@@ -119,6 +119,7 @@ public struct FerryMigration {
         guard sourceSide.waitForEnd(timeoutNanoseconds: 10_000_000_000) == 0 else {
             throw DemonstrationError("pageferry source failed: \(messages.all.map(\.text).joined(separator: "; "))")
         }
+        for (daemon, side) in zip(daemons, [sourceSide, destinationSide]) { daemon.ended(usedNanoseconds: side.processorNanoseconds) }
         do {
             let report = try JSONDecoder().decode(SideReport.self, from: Data(contentsOf: URL(filePath: jsonPath)))
             return (report, daemons, sourceSide.processorNanoseconds + destinationSide.processorNanoseconds)

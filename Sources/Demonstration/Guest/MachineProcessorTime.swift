@@ -64,6 +64,12 @@ final class MachineProcessorTime: Sendable {
         thread.withLock { $0.take() }?.join()
     }
 
+    /// The process has ended, and used so much: it may have done so before another sample was due.
+    func ended(usedNanoseconds: UInt64) {
+        stop()
+        samples.withLock { $0.append(Sample(atNanoseconds: MonotonicClock.nowNanoseconds(), usedNanoseconds: usedNanoseconds)) }
+    }
+
     /// Seconds used between two times, as seen by the samples around them.
     func seconds(fromNanoseconds: UInt64, toNanoseconds: UInt64) throws(DemonstrationError) -> Double {
         try Self.seconds(samples.withLock { $0 }, fromNanoseconds: fromNanoseconds, toNanoseconds: toNanoseconds)

@@ -89,8 +89,9 @@ public struct MemoryDemonstration {
         let session: DestinationSession
         do throws(SessionError) {
             let regions = try DestinationRegions([region])
-            try regions.prefault(deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000)
-            let opened = try connect(address).accept(regions)
+            let connector = try connect(address)
+            try connector.prefault(regions, deadlineNanoseconds: MonotonicClock.nowNanoseconds() + 10_000_000_000)
+            let opened = try connector.accept(regions)
             session = DestinationSession(
                 opened, regions: regions, machineState: nil, configuration: configuration.session
             ) { notices.post($0) }

@@ -78,6 +78,14 @@ public struct DestinationConnector: ~Copyable {
     /// Whether pages will come by RDMA.
     public var usesRDMA: Bool { urgent.domain != nil }
 
+    /// Allocates memory ahead (`DestinationRegions.prefault`): all of it, or as much as the source says that it holds something in.
+    ///
+    /// Does nothing for regions that are not those of the source, which `accept` will say.
+    public borrowing func prefault(_ regions: DestinationRegions, deadlineNanoseconds: UInt64) throws(SessionError) {
+        do throws(SessionError) { try DestinationHandshake.match(offer.layout, with: regions.layout) } catch { return }
+        try regions.prefault(only: offer.content, deadlineNanoseconds: deadlineNanoseconds)
+    }
+
     /// Tells the source why nothing comes of it.
     public consuming func refuse(_ error: SessionError) {
         var urgent = urgent

@@ -97,20 +97,39 @@ public struct DestinationRegions: Sendable {
 
     /// Allocates the memory behind mapping B ahead of the first page, so that receiving does not have to: fresh memory costs
     /// several times what copying into it does. The guest sees none of it: its pages stay absent until they are installed.
-    /// Pages that turn out to be zero are given back.
     ///
     /// - Parameter deadlineNanoseconds: on the monotonic clock; what is not allocated by then is allocated as pages come.
     public func prefault(deadlineNanoseconds: UInt64) throws(SessionError) {
-        let pieceBytes = 32 << 20
-        for region in regions where region.mapping != nil {
-            for start in stride(from: 0, to: region.lengthBytes, by: pieceBytes) {
+        try prefault(only: nil, deadlineNanoseconds: deadlineNanoseconds)
+    }
+
+    /// The same for some of the pages; nil for all.
+    func prefault(only content: ResidentMap?, deadlineNanoseconds: UInt64) throws(SessionError) {
+        for (number, region) in regions.enumerated() where region.mapping != nil {
+            let pages = layout.sessionPages(layout.wholeRange(RegionIndex(number)))
+            let mostPages = max(1, Self.prefaultBytes >> region.pageSize.shift)
+            var next = content == nil ? pages.lowerBound : content?.pages.firstSet(in: pages)
+            while let first = next, first < pages.upperBound {
                 if MonotonicClock.nowNanoseconds() >= deadlineNanoseconds { return }
-                do throws(HostMemoryError) {
-                    try region.mapping?.populate(start..<min(region.lengthBytes, start + pieceBytes))
-                } catch {
-                    throw .memory("not enough memory for the guest: \(error.description)")
-                }
+                let most = first..<min(pages.upperBound, first + mostPages)
+                let end = content?.pages.firstClear(in: most) ?? most.upperBound
+                try prefault(
+                    region, (first - pages.lowerBound) << region.pageSize.shift..<(end - pages.lowerBound) << region.pageSize.shift)
+                next = content == nil ? end : content?.pages.firstSet(in: end..<pages.upperBound)
             }
+        }
+    }
+
+    /// What is allocated between two looks at the clock.
+    private static let prefaultBytes = 32 << 20
+
+    private func prefault(_ region: Region, _ bytes: Range<Int>) throws(SessionError) {
+        do throws(HostMemoryError) {
+            // In one go the file takes a fifth of the time that it takes page by page for the mapping's sake.
+            try region.file?.allocate(region.fileOffset + bytes.lowerBound..<region.fileOffset + bytes.upperBound)
+            try region.mapping?.populate(bytes)
+        } catch {
+            throw .memory("not enough memory for the guest: \(error.description)")
         }
     }
 

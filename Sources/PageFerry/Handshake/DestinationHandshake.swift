@@ -8,6 +8,8 @@ struct SessionOffer: Sendable {
     var laneCount: Int
     var features: ProtocolFeatures
     var layout: RegionLayout
+    /// Which pages hold something, as far as the source says; the others may do so by the time it stops. nil: it says nothing.
+    var content: ResidentMap?
 }
 
 /// The destination's part of the handshake.
@@ -17,7 +19,7 @@ enum DestinationHandshake {
         _ channel: inout Channel, lanesWanted: Int, features: ProtocolFeatures, timeoutNanoseconds: UInt64
     ) throws(SessionError) -> SessionOffer {
         let ours = Hello(
-            role: .destination, lane: 0, laneCount: UInt8(lanesWanted), features: features, session: .unassigned)
+            role: .destination, lane: 0, laneCount: UInt8(lanesWanted), features: features.union(.contentMap), session: .unassigned)
         try channel.send(.hello, ours.encoded(), timeoutNanoseconds: timeoutNanoseconds)
         do throws(SessionError) {
             let theirs = try channel.receiveHello(from: .source, timeoutNanoseconds: timeoutNanoseconds)
@@ -29,13 +31,21 @@ enum DestinationHandshake {
             } catch {
                 throw .damagedFrame(error)
             }
+            let content = theirs.features.contains(.contentMap) ? try receiveContent(&channel, layout, timeoutNanoseconds) : nil
             return SessionOffer(
                 session: theirs.session, laneCount: Int(theirs.laneCount), features: theirs.features.intersection(features),
-                layout: layout)
+                layout: layout, content: content)
         } catch {
             channel.refuse(error)
             throw error
         }
+    }
+
+    private static func receiveContent<Channel: SetupChannel & ~Copyable>(
+        _ channel: inout Channel, _ layout: RegionLayout, _ timeoutNanoseconds: UInt64
+    ) throws(SessionError) -> ResidentMap {
+        guard layout.totalPages <= ResidentPages.mostToldPages else { throw .unexpectedFrame(.residentPages) }
+        return try channel.receiveResidentPages(layout, timeoutNanoseconds: timeoutNanoseconds)
     }
 
     /// Accepts the offer: lanes may be joined.

@@ -1,3 +1,4 @@
+import PageCore
 import PageWire
 
 /// One connection before its data path starts: whole frames, one after the other, each with a time-out.
@@ -21,6 +22,23 @@ extension SetupChannel where Self: ~Copyable {
         }
         guard header.kind == kind else { throw .unexpectedFrame(header.kind) }
         return payload
+    }
+
+    /// Receives the `residentPages` frames that tell of all pages.
+    ///
+    /// - Parameter timeoutNanoseconds: for each frame.
+    mutating func receiveResidentPages(_ layout: RegionLayout, timeoutNanoseconds: UInt64) throws(SessionError) -> ResidentMap {
+        var pages = PageBitmap(pageCount: layout.totalPages)
+        var next = 0
+        while next < pages.pageCount {
+            let payload = try receive(.residentPages, timeoutNanoseconds: timeoutNanoseconds)
+            do throws(FrameError) {
+                next = try ResidentPages.decode(payload, into: &pages, next: next)
+            } catch {
+                throw .damagedFrame(error)
+            }
+        }
+        return ResidentMap(pages)
     }
 
     /// Tells the peer why the session ends; it may be gone already, which changes nothing.

@@ -25,6 +25,11 @@ enum SourceHandshake {
             role: .source, lane: 0, laneCount: UInt8(offer.laneCount), features: offer.features, session: offer.session)
         try channel.send(.hello, ours.encoded(), timeoutNanoseconds: timeoutNanoseconds)
         try channel.send(.regionTable, RegionTable.encode(offer.layout), timeoutNanoseconds: timeoutNanoseconds)
+        if let content = offer.content {
+            for payload in ResidentPages.encode(content.pages) {
+                try channel.send(.residentPages, payload, timeoutNanoseconds: timeoutNanoseconds)
+            }
+        }
         _ = try channel.receive(.accept, timeoutNanoseconds: timeoutNanoseconds)
     }
 
@@ -37,18 +42,9 @@ enum SourceHandshake {
         let ours = Hello(
             role: .source, lane: 0, laneCount: UInt8(offer.laneCount), features: offer.features, session: offer.session)
         try channel.send(.hello, ours.encoded(), timeoutNanoseconds: timeoutNanoseconds)
-        var pages = PageBitmap(pageCount: offer.layout.totalPages)
-        var next = 0
-        while next < pages.pageCount {
-            let payload = try channel.receive(.residentPages, timeoutNanoseconds: timeoutNanoseconds)
-            do throws(FrameError) {
-                next = try ResidentPages.decode(payload, into: &pages, next: next)
-            } catch {
-                throw .damagedFrame(error)
-            }
-        }
+        let resident = try channel.receiveResidentPages(offer.layout, timeoutNanoseconds: timeoutNanoseconds)
         _ = try channel.receive(.accept, timeoutNanoseconds: timeoutNanoseconds)
-        return ResidentMap(pages)
+        return resident
     }
 
     /// Checks that a connection belongs to the session, and to a lane that is still free.

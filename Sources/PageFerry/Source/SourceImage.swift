@@ -1,5 +1,6 @@
 import HostMemory
 import PageCore
+import PageWire
 import Synchronization
 import Verbs
 
@@ -115,6 +116,21 @@ public final class SourceImage: Sendable {
         } catch {
             throw .memory(error.description)
         }
+    }
+
+    /// Which pages are none of the holes found last; nil when there are no holes, or too many pages to tell of.
+    var content: ResidentMap? {
+        guard layout.totalPages <= ResidentPages.mostToldPages else { return nil }
+        let holes = regions.map(\.holes.holes)
+        guard holes.contains(where: { !$0.isEmpty }) else { return nil }
+        var pages = PageBitmap(pageCount: layout.totalPages)
+        pages.insert(0..<layout.totalPages)
+        for (number, holes) in holes.enumerated() {
+            for hole in holes {
+                pages.remove(layout.sessionPages(PageRange(region: RegionIndex(number), first: hole.lowerBound, count: hole.count)))
+            }
+        }
+        return ResidentMap(pages)
     }
 
     private let exposures = Mutex<[SourceExposure]>([])

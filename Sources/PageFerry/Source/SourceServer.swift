@@ -50,6 +50,9 @@ public final class SourceServer: Sendable {
         public var willOffer: @Sendable (SessionTicket, _ peer: String) throws(SessionError) -> Void = { _, _ in }
         /// Called when nothing came of an offered session: its destination has been told so, or has gone before it was open.
         public var didWithdraw: @Sendable (SessionTicket) -> Void = { _ in }
+        /// The memory whose holes a destination is told, which then makes nothing ready there; nil for none. Called on the thread of the
+        /// handshake, to find them (`SourceImage.findHoles`) where that has to be done anew; they may be filled afterwards.
+        public var toldImage: @Sendable () -> SourceImage? = { nil }
         /// The most lanes granted to one session, the urgent one included.
         public var mostLanes = 5
         /// Sessions served at once; further destinations are told that the source is busy.
@@ -226,9 +229,11 @@ public final class SourceServer: Sendable {
             channel.refuse(busy)
             throw busy
         }
+        let content = hello.features.contains(.contentMap) ? configuration.toldImage()?.content : nil
         let offer = SessionOffer(
             session: SourceHandshake.newSession(), laneCount: min(Int(hello.laneCount), configuration.mostLanes),
-            features: configuration.features, layout: layout)
+            features: content == nil ? configuration.features : configuration.features.union(.contentMap), layout: layout,
+            content: content)
         do throws(SessionError) {
             guard configuration.features.isSubset(of: hello.features) else {
                 throw .regionMismatch(
