@@ -30,8 +30,8 @@ final class BareResolver: Sendable {
         pair = try SocketPair(kind)
         threads.withLock { threads in
             threads = [
-                Placement.destination.run { DedicatedThread(name: "floor-resolve") { [self] in resolve() } },
-                Placement.source.run { DedicatedThread(name: "floor-answer") { [self] in answer() } },
+                Placement.destination.run(mode) { DedicatedThread(name: "floor-resolve") { [self] in resolve() } },
+                Placement.source.run(mode) { DedicatedThread(name: "floor-answer") { [self] in answer() } },
             ]
         }
     }

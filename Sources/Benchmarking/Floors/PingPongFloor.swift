@@ -16,10 +16,10 @@ enum PingPongFloor {
         let memory = try orBenchmarkError { try MappedMemory(anonymousBytes: max(answerBytes, 4096) * 2) }
         try orBenchmarkError { try memory.populate() }
         let (near, answerAddress) = (pair.near, memory.address + UInt(max(answerBytes, 4096)))
-        let server = Placement.source.run {
+        let server = Placement.source.run(mode) {
             DedicatedThread(name: "floor-answer") { serve(far, answerAddress, answerBytes, mode) }
         }
-        let recorder = Placement.destination.run {
+        let recorder = Placement.destination.run(mode) {
             var recorder = LatencyRecorder()
             for _ in 0..<count {
                 let start = MonotonicClock.nowNanoseconds()

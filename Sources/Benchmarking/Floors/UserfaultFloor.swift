@@ -12,8 +12,8 @@ enum UserfaultFloor {
     static func measure(
         _ memory: TwiceMappedMemory, order: [PageIndex], mode: WaitMode
     ) throws(BenchmarkError) -> LatencyRecorder {
-        let handler = Placement.destination.run { FloorHandler(memory, mode) }
-        let result = FaultingThread(memory.pages, order: order, isPlaced: true).join()
+        let handler = Placement.destination.run(mode) { FloorHandler(memory, mode) }
+        let result = FaultingThread(memory.pages, order: order, isPlaced: true, mode: mode).join()
         handler.stop()
         guard result.waits > order.count / 2 else { throw BenchmarkError("the pages of a floor were mapped already") }
         return result.latencies

@@ -27,15 +27,16 @@ final class FaultingThread: Sendable {
     ///   - firstPage: where the memory begins in the source's, for comparing.
     ///   - everyNanoseconds: the time from one touch to the next where the touch itself is shorter; 0 touches at once.
     ///   - isPlaced: whether it keeps to the guest's processor.
+    ///   - mode: how those wait who bring its pages.
     ///   - isOver: asked before each touch of a paced thread.
     init(
         _ memory: PatternedMemory, order: [PageIndex], firstPage: PageIndex = 0, everyNanoseconds: UInt64 = 0, isPlaced: Bool = false,
-        until isOver: @escaping @Sendable () -> Bool = { false }
+        mode: WaitMode = .adaptive, until isOver: @escaping @Sendable () -> Bool = { false }
     ) {
         thread.withLock { thread in
             thread = DedicatedThread(name: "guest") { [self] in
                 let touch = { Self.touch(memory, order, firstPage, everyNanoseconds, isOver) }
-                let seen = isPlaced ? Placement.guest.run(touch) : touch()
+                let seen = isPlaced ? Placement.guest.run(mode, touch) : touch()
                 result.withLock { $0 = seen }
             }
         }
