@@ -62,18 +62,36 @@ import Uring
     var isMidFrame: Bool { isInPayload || end > start }
 
     /// Prepares the next receive.
-    ///
-    /// - Parameter isTry: completes at once, with -EAGAIN when there is nothing to receive.
-    mutating func arm(_ descriptor: Int32, isTry: Bool, token: UInt64, ring: inout Ring) throws(UringError) {
+    mutating func arm(_ descriptor: Int32, token: UInt64, ring: inout Ring) throws(UringError) {
         assert(!isInFlight, "one receive is in flight at a time")
-        let flags = isTry ? Int32(MSG_DONTWAIT) : 0
+        if let place = unsafe nextPlace() {
+            // SAFETY: it is not touched until the completion.
+            unsafe try ring.receive(descriptor, into: place, flags: 0, token: token)
+        } else {
+            unsafe try ring.receiveMessage(descriptor, message, flags: 0, token: token)
+        }
+        isInFlight = true
+    }
+
+    /// Receives what is there, by a call of its own in place of the ring.
+    ///
+    /// - Returns: as the completion of a receive says.
+    mutating func receiveNow(_ descriptor: Int32) -> Int32 {
+        assert(!isInFlight, "one receive is in flight at a time")
+        let place = unsafe nextPlace()
+        // SAFETY: as for `arm`; the kernel is done with the memory when the call returns.
+        return systemCall {
+            let count = unsafe place.map { unsafe recv(descriptor, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT)) }
+            return unsafe Int32(truncatingIfNeeded: count ?? recvmsg(descriptor, message, Int32(MSG_DONTWAIT)))
+        }
+    }
+
+    /// Where the next bytes go: one run of memory, or nil when `message` describes two.
+    private mutating func nextPlace() -> UnsafeMutableRawBufferPointer? {
         guard isInPayload else {
             payloadPart = 0
-            // SAFETY: the free end of the buffer; it is not touched until the completion.
-            unsafe try ring.receive(
-                descriptor, into: UnsafeMutableRawBufferPointer(start: buffer + end, count: capacity - end), flags: flags, token: token)
-            isInFlight = true
-            return
+            // SAFETY: the free end of the buffer.
+            return unsafe UnsafeMutableRawBufferPointer(start: buffer + end, count: capacity - end)
         }
         let rest = header.payloadBytes - received
         payloadPart = min(rest, mostReceiveBytes)
@@ -83,16 +101,11 @@ import Uring
             payloadPart = min(payloadPart, Self.scratchBytes)
             unsafe place = scratch
         }
-        if payloadPart < rest {
-            unsafe try ring.receive(
-                descriptor, into: UnsafeMutableRawBufferPointer(start: place, count: payloadPart), flags: flags, token: token)
-        } else {
-            // What was read ahead has been used up before a payload is received in place: the whole buffer is free.
-            unsafe vectors[0] = iovec(iov_base: place, iov_len: payloadPart)
-            unsafe vectors[1] = iovec(iov_base: buffer, iov_len: capacity)
-            unsafe try ring.receiveMessage(descriptor, message, flags: flags, token: token)
-        }
-        isInFlight = true
+        if payloadPart < rest { return unsafe UnsafeMutableRawBufferPointer(start: place, count: payloadPart) }
+        // What was read ahead has been used up before a payload is received in place: the whole buffer is free.
+        unsafe vectors[0] = iovec(iov_base: place, iov_len: payloadPart)
+        unsafe vectors[1] = iovec(iov_base: buffer, iov_len: capacity)
+        return nil
     }
 
     /// A receive ended without bytes.

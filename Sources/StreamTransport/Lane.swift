@@ -61,22 +61,31 @@ struct Lane: ~Copyable {
         if isOpen, sender.canStart { try sender.start(descriptor.raw, lane: index, ring: &ring) }
     }
 
-    /// Prepares a receive, unless one is in flight.
+    /// Receives what is there past the ring, unless a receive is in flight.
     ///
-    /// - Parameter isTry: it completes at once, with -EAGAIN when there is nothing to receive.
-    mutating func prepareReceive(_ ring: inout Ring, isTry: Bool) throws(UringError) {
+    /// - Returns: as a completion; nil when there is nothing.
+    mutating func receiveNow() -> Completion? {
+        switch state {
+        case .open, .draining: break
+        case .ending, .closed: return nil
+        }
+        guard !receiver.isInFlight else { return nil }
+        let result = receiver.receiveNow(descriptor.raw)
+        return result == -EAGAIN
+            ? nil : Completion(token: OperationToken(.receive, index: Int(index.rawValue)).rawValue, result: result, flags: 0)
+    }
+
+    /// Prepares a receive, unless one is in flight.
+    mutating func prepareReceive(_ ring: inout Ring) throws(UringError) {
         switch state {
         case .open, .draining: break
         case .ending, .closed: return
         }
         if !receiver.isInFlight {
             let token = OperationToken(.receive, index: Int(index.rawValue)).rawValue
-            try receiver.arm(descriptor.raw, isTry: isTry, token: token, ring: &ring)
+            try receiver.arm(descriptor.raw, token: token, ring: &ring)
         }
     }
-
-    /// A receive that was to complete at once found nothing.
-    mutating func triedInVain() { receiver.finished() }
 
     mutating func received<Handler: TransportHandler & ~Copyable>(_ completion: Completion, handler: inout Handler) {
         guard completion.result > 0 else { return receiveEnded(completion.result) }

@@ -74,6 +74,10 @@ import Uring
         unsafe core.pointee.watches.watch(descriptor: descriptor, token: token)
     }
 
+    public mutating func watchEagerly(descriptor: Int32, token: UInt64) {
+        unsafe core.pointee.watches.watch(descriptor: descriptor, token: token, isEager: true, isArmed: true)
+    }
+
     public mutating func unwatch(token: UInt64) {
         unsafe core.pointee.watches.unwatch(token: token, &core.pointee.ring)
     }

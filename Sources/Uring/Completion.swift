@@ -51,6 +51,16 @@ public struct Completion: Sendable, Hashable {
 
     public mutating func removeAll() { count = 0 }
 
+    /// Adds what was done past the ring.
+    ///
+    /// - Precondition: there is room.
+    public mutating func append(_ completion: Completion) {
+        precondition(count < capacity, "a completion buffer has room")
+        // SAFETY: the index was just checked; all of the storage is initialized.
+        unsafe storage[count] = CShimsUringCompletion(token: completion.token, result: completion.result, flags: completion.flags)
+        count += 1
+    }
+
     public subscript(_ index: Int) -> Completion {
         precondition(index >= 0 && index < count, "a completion's index is inside its batch")
         // SAFETY: the index was just checked; all of the storage is initialized.

@@ -11,8 +11,10 @@ public struct DescriptorWatches: ~Copyable {
         /// Tells a completion of this watch from one of an earlier watch in the same place.
         var generation: UInt64 = 0
         var isArmed = false
-        /// Looked at directly by an owner who spins; the ring is asked only before a sleep.
+        /// Looked at directly by an owner who spins.
         var isEager = false
+        /// The ring is asked only before a sleep.
+        var isUnarmedInSpins = false
 
         var isActive: Bool { descriptor >= 0 }
     }
@@ -21,6 +23,8 @@ public struct DescriptorWatches: ~Copyable {
 
     private var watches: ContiguousArray<Watch>
     private var eagerCount = 0
+    /// Where `nextEager` goes on.
+    private var nextPlace = 0
     private let tag: UInt8
     private let housekeepingToken: UInt64
 
@@ -38,13 +42,14 @@ public struct DescriptorWatches: ~Copyable {
     /// - Precondition: fewer than the capacity are watched.
     ///
     /// - Parameter isEager: the owner looks at the descriptor by itself while it spins, which spares the ring's round trip;
-    ///   the ring watches it only after `prepareForSleep`.
-    public mutating func watch(descriptor: Int32, token: UInt64, isEager: Bool = false) {
+    ///   the ring watches it only after `prepareForSleep`, unless `isArmed` says that it does all the time.
+    public mutating func watch(descriptor: Int32, token: UInt64, isEager: Bool = false, isArmed: Bool = false) {
         for index in watches.indices where !watches[index].isActive {
             watches[index].descriptor = descriptor
             watches[index].token = token
             watches[index].isArmed = false
             watches[index].isEager = isEager
+            watches[index].isUnarmedInSpins = isEager && !isArmed
             if isEager { eagerCount += 1 }
             return
         }
@@ -84,11 +89,22 @@ public struct DescriptorWatches: ~Copyable {
         return false
     }
 
+    /// Hands the token of one eager watch to `body`, of another one at each call.
+    ///
+    /// - Returns: what it answers; false where there is none.
+    public mutating func nextEager(_ body: (UInt64) -> Bool) -> Bool {
+        guard eagerCount > 0 else { return false }
+        repeat {
+            nextPlace = nextPlace + 1 < watches.count ? nextPlace + 1 : 0
+        } while !watches[nextPlace].isActive || !watches[nextPlace].isEager
+        return body(watches[nextPlace].token)
+    }
+
     /// Arms eager watches too, for one event each: nobody looks while the owner sleeps.
     public mutating func prepareForSleep(_ ring: inout Ring) throws(UringError) {
         try prepare(&ring)
         guard eagerCount > 0 else { return }
-        for index in watches.indices where watches[index].isActive && watches[index].isEager && !watches[index].isArmed {
+        for index in watches.indices where watches[index].isActive && watches[index].isUnarmedInSpins && !watches[index].isArmed {
             try ring.pollOnce(watches[index].descriptor, events: UInt32(POLLIN), token: operation(index))
             watches[index].isArmed = true
         }
@@ -96,7 +112,7 @@ public struct DescriptorWatches: ~Copyable {
 
     /// Arms what should be watched and is not.
     public mutating func prepare(_ ring: inout Ring) throws(UringError) {
-        for index in watches.indices where watches[index].isActive && !watches[index].isArmed && !watches[index].isEager {
+        for index in watches.indices where watches[index].isActive && !watches[index].isArmed && !watches[index].isUnarmedInSpins {
             try ring.pollMultishot(watches[index].descriptor, events: UInt32(POLLIN), token: operation(index))
             watches[index].isArmed = true
         }

@@ -7,9 +7,9 @@ import Testing
 extension TransportTests {
     static let sizes = [1, 31, 32, 33, 63, 64, 4063, 4064, 4095, 4096, 4097, 8192, 65535, 65536, 65537, 131_072, 131_073, 1 << 20, 2 << 20]
 
-    @Test(arguments: TransportFactory.all, [32, 100, 4128, 65536])
-    func everySizeLandsWherePlaced(factory: TransportFactory, readAheadBytes: Int) throws {
-        var pair = try factory.makePair(lanes: 2, sizes: TransportSizes(readAheadBytes: readAheadBytes))
+    @Test(arguments: TransportFactory.all, [32, 100, 4128, 65536].flatMap { [($0, 0), ($0, 150_000)] })
+    func everySizeLandsWherePlaced(factory: TransportFactory, way: (readAheadBytes: Int, spinNanoseconds: UInt64)) throws {
+        var pair = try factory.makePair(lanes: 2, sizes: TransportSizes(readAheadBytes: way.readAheadBytes))
         let gap = 64
         let total = Self.sizes.reduce(0) { $0 + $1 + gap }
         let origin = Arena(total)
@@ -26,7 +26,7 @@ extension TransportTests {
             offset += size + gap
         }
         let count = Self.sizes.count
-        let done = pump(&pair, &left, &right) { left, right in
+        let done = pump(&pair, &left, &right, spinNanoseconds: way.spinNanoseconds) { left, right in
             right.arrived.count == 2 * count && left.arrived.count == count
                 && left.sent.values.reduce(0) { $0 + $1.count } == count && right.sent.values.reduce(0) { $0 + $1.count } == count
         }

@@ -116,6 +116,37 @@ extension TransportTests {
         #expect(arrived)
     }
 
+    /// By spinning, by sleeping, and by neither; no event is missed, and an ended watch is silent.
+    @Test(arguments: TransportFactory.all)
+    func eagerWatchesAreSeenHoweverOneWaits(factory: TransportFactory) throws {
+        var pair = try factory.makePair(lanes: 2, sizes: TransportSizes())
+        var recorder = Recorder()
+        recorder.eager = eventfd(0, Int32(EFD_NONBLOCK | EFD_CLOEXEC))
+        let idle = eventfd(0, Int32(EFD_NONBLOCK | EFD_CLOEXEC))
+        defer {
+            close(recorder.eager)
+            close(idle)
+        }
+        pair.left.watchEagerly(descriptor: idle, token: 6)
+        pair.left.watchEagerly(descriptor: recorder.eager, token: 7)
+        let waits = [
+            WaitPolicy(spinNanoseconds: .max, timeoutNanoseconds: .max), WaitPolicy(timeoutNanoseconds: seconds(10)), .immediate,
+            WaitPolicy(spinNanoseconds: 1_000, timeoutNanoseconds: seconds(10)),
+        ]
+        for round in 0..<200 {
+            #expect(eventfd_write(recorder.eager, 1) == 0)
+            let end = now() + seconds(30)
+            while recorder.eagerCount == round, now() < end { pair.left.poll(&recorder, wait: waits[(round * 7) % 11 % 4]) }
+            #expect(recorder.eagerCount == round + 1)
+        }
+        pair.left.unwatch(token: 7)
+        pair.left.unwatch(token: 6)
+        pair.left.poll(&recorder, wait: .immediate)
+        #expect(eventfd_write(recorder.eager, 1) == 0)
+        pair.left.poll(&recorder, wait: WaitPolicy(spinNanoseconds: 1_000_000, timeoutNanoseconds: 2_000_000))
+        #expect(recorder.eagerCount == 200)
+    }
+
     @Test(arguments: TransportFactory.all)
     func nothingIsLeftBehind(factory: TransportFactory) throws {
         // The first round may open what stays (name service, for one).

@@ -1,3 +1,4 @@
+import CShims
 import Glibc
 import PageTransport
 import PageWire
@@ -51,6 +52,9 @@ struct Recorder: TransportHandler {
     var sent: [LaneIndex: [UInt64]] = [:]
     var readableTokens: [UInt64] = []
     var closures: [(lane: LaneIndex, reason: LaneClosure)] = []
+    /// An eventfd that is watched eagerly, and how often it had something when it was looked at, for whatever reason.
+    var eager: Int32 = -1
+    var eagerCount = 0
 
     init(arenaBytes: Int = 0) {
         if arenaBytes > 0 { arena = Arena(arenaBytes) }
@@ -69,7 +73,16 @@ struct Recorder: TransportHandler {
     }
     mutating func arrived(_ header: FrameHeader, lane: LaneIndex) { arrived.append((header, lane)) }
     mutating func sent(_ token: UInt64, lane: LaneIndex) { sent[lane, default: []].append(token) }
-    mutating func readable(_ token: UInt64) { readableTokens.append(token) }
+    mutating func readable(_ token: UInt64) {
+        readableTokens.append(token)
+        _ = tried(token)
+    }
+    mutating func tried(_ token: UInt64) -> Bool {
+        var value: eventfd_t = 0
+        guard eager >= 0, eventfd_read(eager, &value) == 0 else { return false }
+        eagerCount += Int(value)
+        return true
+    }
     mutating func closed(_ lane: LaneIndex, _ reason: LaneClosure) { closures.append((lane, reason)) }
 
     func reason(_ lane: LaneIndex) -> LaneClosure? {
@@ -98,14 +111,15 @@ func pump<Transport: PageTransport & ~Copyable>(
 /// Polls both ends in turn until the condition holds; `feed` runs before each turn.
 func pump<Transport: PageTransport & ~Copyable>(
     _ pair: inout TransportPair<Transport>, _ left: inout Recorder, _ right: inout Recorder,
-    feed: (inout Transport) -> Void = { (_: inout Transport) in }, until condition: (Recorder, Recorder) -> Bool
+    spinNanoseconds: UInt64 = 0, feed: (inout Transport) -> Void = { (_: inout Transport) in },
+    until condition: (Recorder, Recorder) -> Bool
 ) -> Bool {
     let end = now() + seconds(60)
     while !condition(left, right) {
         guard now() < end else { return false }
         feed(&pair.left)
         pair.left.poll(&left, wait: .immediate)
-        pair.right.poll(&right, wait: WaitPolicy(timeoutNanoseconds: 200_000))
+        pair.right.poll(&right, wait: WaitPolicy(spinNanoseconds: spinNanoseconds, timeoutNanoseconds: 200_000))
     }
     return true
 }
