@@ -30,6 +30,7 @@ struct FaultUnderPushBenchmark {
             ledger.record("idle p99", idle.microseconds(99))
             if round > 0 { latencies["idle", default: LatencyRecorder()].add(idle) }
             ledger.record("push", try underPush(source, memory, pace: nil, round).rate)
+            ledger.record("push beside", try underPush(source, memory, pace: Self.paces[0], isFaulting: false, round).rate)
             for pace in Self.paces {
                 let (faults, rate) = try underPush(source, memory, pace: pace, round)
                 let name = Self.name(pace)
@@ -51,10 +52,15 @@ struct FaultUnderPushBenchmark {
                 Figure(
                     "\(name), push rate", unit: "GB/s", ledger["\(name) rate"], against: "undisturbed push", ledger["push"],
                     bound: .atLeast(0.8)))
+            result.figures.append(
+                Figure(
+                    "  against a push beside a thread that only computes", unit: "GB/s", ledger["\(name) rate"],
+                    against: "push beside a thread", ledger["push beside"]))
         }
         result.distributions = latencies.sorted { $0.key < $1.key }.map { Distribution($0.key, $0.value) }
         result.notes = [
             "Only touches that waited are timed; the rate is that of all content until the last page. Default settings: adaptive windows and waiting.",
+            "The guest's thread computes between its touches: where it takes a processor that the daemons would have, the push beside a thread that computes, and touches one page all the time, tells that apart from what faults cost.",
             "'unpaced' touches the next page as soon as it has the last: what it fetches is part of the rate.",
         ]
         return result
@@ -83,14 +89,17 @@ struct FaultUnderPushBenchmark {
 
     /// - Returns: the waits, and GB/s of all content.
     private func underPush(
-        _ source: SourceProcess, _ memory: TwiceMappedMemory, pace: Int?, _ round: Int
+        _ source: SourceProcess, _ memory: TwiceMappedMemory, pace: Int?, isFaulting: Bool = true, _ round: Int
     ) throws(BenchmarkError) -> (faults: LatencyRecorder, rate: Double) {
         try memory.rearm()
         let session = try begin(source, memory, SessionSettings(mode: .adaptive))
         var guest: FaultingThread?
         if let pace {
-            let order = TouchOrder.random(
-                pageCount: memory.guest.pageCount, count: memory.guest.pageCount / 16, stride: 16, seed: UInt64(round))
+            let count = memory.guest.pageCount / 16
+            let order =
+                isFaulting
+                ? TouchOrder.random(pageCount: memory.guest.pageCount, count: count, stride: 16, seed: UInt64(round))
+                : Array(repeating: 0, count: count)
             guest = FaultingThread(
                 memory.pages, order: order, everyNanoseconds: pace == 0 ? 1 : 1_000_000_000 / UInt64(pace), isPlaced: true,
                 until: { session.statistics.phase == .completed })
