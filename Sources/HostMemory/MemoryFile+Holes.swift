@@ -34,7 +34,7 @@ extension MemoryFile {
     public borrowing func allocate(_ bytes: Range<Int>) throws(HostMemoryError) {
         guard !bytes.isEmpty else { return }
         let answer = pageferry_fallocate(rawValue, 0, Int64(bytes.lowerBound), Int64(bytes.count))
-        guard answer == 0 || answer == -EOPNOTSUPP else { throw .systemCall(call: .allocate, code: -answer) }
+        guard [0, -EOPNOTSUPP, -ENODEV, -ENOSYS].contains(answer) else { throw .systemCall(call: .allocate, code: -answer) }
     }
 
     /// Gives the pages of `bytes` back: they read as zero from now on, through every mapping, and are freed.

@@ -3,10 +3,10 @@ import Glibc
 import PageCore
 
 // Installing pages. Each call completes its range as far as it can: a page that was mapped before (EEXIST) is stepped
-// over unless the caller wants to know, and the kernel's partial successes (EAGAIN with bytes done) are continued. The kernel takes a range only within one of the
-// process's mappings, and an mprotect or madvise of a part makes several of one (ENOENT, as for what is not mapped at all): such a
-// range is halved until it fits, and a single page that does not is stepped over. So the loop makes at most one turn a page, and a
-// few at each boundary. No allocation.
+// over unless the caller wants to know, and the kernel's partial successes (EAGAIN with bytes done) are continued. The kernel
+// takes a range only within one of the process's mappings, and an mprotect or madvise of a part makes several of one (ENOENT, as
+// for what is not mapped at all): such a range is halved until it fits, and a single page that does not is stepped over. So the
+// loop makes at most one turn a page, and a few at each boundary. No allocation.
 
 extension UserfaultDescriptor {
     /// Maps the pages of [address, address + lengthBytes), whose bytes are already in the file's page cache, and wakes
