@@ -21,10 +21,11 @@ import Testing
     /// Whoever has ended before the next sample was due is known all the same.
     @Test func whatEndedIsCounted() throws {
         let time = MachineProcessorTime(vcpus: 0) { getpid() }
-        time.ended(usedNanoseconds: 1 << 62)
-        let now = MonotonicClock.nowNanoseconds()
-        #expect(throws: DemonstrationError.self) { try time.seconds(fromNanoseconds: 0, toNanoseconds: now) }
-        #expect(throws: DemonstrationError.self) { try time.seconds(fromNanoseconds: now, toNanoseconds: now + 1) }
+        time.stop()
+        let last = MonotonicClock.nowNanoseconds()
+        #expect(throws: DemonstrationError.self) { try time.seconds(fromNanoseconds: last, toNanoseconds: last) }
+        time.ended(usedNanoseconds: 1 << 50)
+        #expect(try time.seconds(fromNanoseconds: last, toNanoseconds: last) > 1_000_000)
     }
 
     @Test func vcpusByName() {
